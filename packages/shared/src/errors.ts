@@ -1,0 +1,87 @@
+/**
+ * Stable codes of every error that Ballast reports. They appear as `code` in the JSON event `error`, travel in the
+ * protocol's `refuse` and `abort` messages, and never change their meaning. docs/errors.md has a line for each.
+ */
+export const ErrorCode = {
+  /** The command line or the options of a library call contradict themselves. */
+  USAGE: 'E_USAGE',
+  /** A file that should be read does not exist. */
+  NOT_FOUND: 'E_NOT_FOUND',
+  /** A file is not a regular file, or has a size that memory cannot have. */
+  BAD_FILE: 'E_BAD_FILE',
+  /** The destination exists already. */
+  EXISTS: 'E_EXISTS',
+  /** Another receiver works on the same destination. */
+  BUSY: 'E_BUSY',
+  /** The operating system refused a read. */
+  READ: 'E_READ',
+  /** The operating system refused a write. */
+  WRITE: 'E_WRITE',
+  /** The destination's filesystem has, or had, no room. */
+  NO_SPACE: 'E_NO_SPACE',
+  /** A balloon map is malformed, contradicts itself or does not fit its memory file. */
+  BALLOON_MAP: 'E_BALLOON_MAP',
+  /** The source became shorter, or changed, while it was being sent. */
+  SOURCE_CHANGED: 'E_SOURCE_CHANGED',
+  /** Nobody listens at the address, or it cannot be reached. */
+  CONNECT: 'E_CONNECT',
+  /** The receiver cannot listen at the address. */
+  LISTEN: 'E_LISTEN',
+  /** The connection broke before the transfer was complete. */
+  CONNECTION_LOST: 'E_CONNECTION_LOST',
+  /** The other side said nothing for too long. */
+  TIMEOUT: 'E_TIMEOUT',
+  /** The other side sent what the protocol does not allow. */
+  PROTOCOL: 'E_PROTOCOL',
+  /** The other side speaks another version of the protocol, or another protocol. */
+  VERSION: 'E_VERSION',
+  /** What arrived or what was written is not what was sent. */
+  DIGEST_MISMATCH: 'E_DIGEST_MISMATCH',
+  /** The two sides do not fit together: number of files, sizes, features. */
+  MISMATCH: 'E_MISMATCH',
+  /** TLS could not be set up, or the other side is not whom we trust. */
+  TLS: 'E_TLS',
+  /** The caller's AbortSignal, SIGINT or SIGTERM ended the transfer. */
+  ABORTED: 'E_ABORTED',
+  /** A defect of Ballast itself. */
+  INTERNAL: 'E_INTERNAL',
+} as const;
+
+export type ErrorCode = (typeof ErrorCode)[keyof typeof ErrorCode];
+
+const KNOWN_CODES: ReadonlySet<string> = new Set(Object.values(ErrorCode));
+
+export function isErrorCode(text: string): text is ErrorCode {
+  return KNOWN_CODES.has(text);
+}
+
+/**
+ * The one kind of error that Ballast's functions throw. `message` is one sentence: what was wrong, what was expected,
+ * what to do. `cause` keeps the original error where there is one.
+ */
+export class BallastError extends Error {
+  override readonly name = 'BallastError';
+
+  constructor(
+    readonly code: ErrorCode,
+    message: string,
+    options?: { cause?: unknown },
+  ) {
+    super(message, options);
+  }
+
+  /** Any thrown value as a BallastError: itself, or an internal error around it. */
+  static from(error: unknown): BallastError {
+    if (error instanceof BallastError) return error;
+    const text = error instanceof Error ? error.message : String(error);
+    return new BallastError(ErrorCode.INTERNAL, `unexpected failure inside ballast: ${text}; run again with --debug and report the trace`, {
+      cause: error,
+    });
+  }
+}
+
+/** The `code` of a Node.js system error ("ENOENT", "EPIPE"…), or undefined for anything else. */
+export function systemCode(error: unknown): string | undefined {
+  if (error instanceof Error && 'code' in error && typeof error.code === 'string') return error.code;
+  return undefined;
+}
