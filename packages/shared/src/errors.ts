@@ -33,6 +33,8 @@ export const ErrorCode = {
   TIMEOUT: 'E_TIMEOUT',
   /** The other side sent what the protocol does not allow. */
   PROTOCOL: 'E_PROTOCOL',
+  /** Bytes were damaged, lost, repeated or reordered on the way; a new connection may do. */
+  CORRUPT_STREAM: 'E_CORRUPT_STREAM',
   /** The other side speaks another version of the protocol, or another protocol. */
   VERSION: 'E_VERSION',
   /** What arrived or what was written is not what was sent. */
@@ -61,13 +63,11 @@ export function isErrorCode(text: string): text is ErrorCode {
  */
 export class BallastError extends Error {
   override readonly name = 'BallastError';
+  readonly code: ErrorCode;
 
-  constructor(
-    readonly code: ErrorCode,
-    message: string,
-    options?: { cause?: unknown },
-  ) {
+  constructor(code: ErrorCode, message: string, options?: { cause?: unknown }) {
     super(message, options);
+    this.code = code;
   }
 
   /** Any thrown value as a BallastError: itself, or an internal error around it. */

@@ -1,0 +1,167 @@
+import { LEAF_SIZE, PAGE_SIZE } from '../memory/page.js';
+import { popCount } from '../memory/page-coverage.js';
+import { DIGEST_SIZE, StreamingDigest } from './digest.js';
+
+/** What a manifest knows of one leaf. */
+export interface LeafEntry {
+  /** Bit n is set where page n of the leaf is not zero; 1 to 0xffff. */
+  readonly mask: number;
+  /** BLAKE3 of the bytes of just those pages, in order. A view: copy it to keep it. */
+  readonly digest: Uint8Array;
+}
+
+/** Leaves of a block: 2 MiB of memory, so that isolated pages in a huge guest cost little and a full guest has few blocks. */
+const BLOCK_LEAVES = 32;
+const BLOCK_BYTES = BLOCK_LEAVES * DIGEST_SIZE;
+/** Blocks of a slab: one allocation holds this many, and the digests of 1 GiB of memory. */
+const SLAB_BLOCKS = 512;
+
+interface Slab {
+  readonly masks: Uint16Array;
+  readonly digests: Buffer;
+}
+
+/**
+ * The leaves of one region that hold anything: leaf index -> (mask, digest). Sparse: a leaf of zeros has no entry, and
+ * what is not there costs nothing. 34 bytes for each leaf that is there (0.05% of the data).
+ */
+export class RegionManifest {
+  readonly bytes: number;
+  /** Block index -> slot, in the order in which blocks were first used. */
+  #slots = new Map<number, number>();
+  #slabs: Slab[] = [];
+  #entries = 0;
+  #dataPages = 0;
+
+  /** @param bytes size of the region */
+  constructor(bytes: number) {
+    this.bytes = bytes;
+  }
+
+  /** Number of leaves with an entry. */
+  get entries(): number {
+    return this.#entries;
+  }
+
+  /** Bytes of the pages that are not zero. */
+  get dataBytes(): number {
+    return this.#dataPages * PAGE_SIZE;
+  }
+
+  /**
+   * Sets the entry of a leaf; mask 0 removes it.
+   * @param digest 32 bytes, copied
+   */
+  set(leaf: number, mask: number, digest: Uint8Array): void {
+    const { slab, at } = this.#locate(leaf);
+    const before = slab.masks[at] ?? 0;
+    this.#dataPages += popCount(mask) - popCount(before);
+    this.#entries += (mask === 0 ? 0 : 1) - (before === 0 ? 0 : 1);
+    slab.masks[at] = mask;
+    if (mask !== 0) slab.digests.set(digest, at * DIGEST_SIZE);
+  }
+
+  /** The mask of a leaf: 0 where it has no entry. */
+  mask(leaf: number): number {
+    const slot = this.#slots.get(Math.floor(leaf / BLOCK_LEAVES));
+    if (slot === undefined) return 0;
+    return this.#slab(slot).masks[(slot % SLAB_BLOCKS) * BLOCK_LEAVES + (leaf % BLOCK_LEAVES)] ?? 0;
+  }
+
+  get(leaf: number): LeafEntry | undefined {
+    const slot = this.#slots.get(Math.floor(leaf / BLOCK_LEAVES));
+    if (slot === undefined) return undefined;
+    const slab = this.#slab(slot);
+    const at = (slot % SLAB_BLOCKS) * BLOCK_LEAVES + (leaf % BLOCK_LEAVES);
+    const mask = slab.masks[at] ?? 0;
+    if (mask === 0) return undefined;
+    return { mask, digest: slab.digests.subarray(at * DIGEST_SIZE, (at + 1) * DIGEST_SIZE) };
+  }
+
+  /** Whether the leaf's entry is exactly this one. */
+  matches(leaf: number, mask: number, digest: Uint8Array): boolean {
+    const entry = this.get(leaf);
+    return entry !== undefined && entry.mask === mask && Buffer.compare(entry.digest, digest) === 0;
+  }
+
+  /** All entries by ascending leaf index. */
+  *[Symbol.iterator](): Generator<LeafEntry & { readonly leaf: number }> {
+    for (const block of [...this.#slots.keys()].sort((a, b) => a - b)) {
+      for (let leaf = block * BLOCK_LEAVES; leaf < (block + 1) * BLOCK_LEAVES; leaf++) {
+        const entry = this.get(leaf);
+        if (entry !== undefined) yield { leaf, ...entry };
+      }
+    }
+  }
+
+  #slab(slot: number): Slab {
+    const index = Math.floor(slot / SLAB_BLOCKS);
+    let slab = this.#slabs[index];
+    if (slab === undefined) {
+      slab = {
+        masks: new Uint16Array(SLAB_BLOCKS * BLOCK_LEAVES),
+        digests: Buffer.alloc(SLAB_BLOCKS * BLOCK_BYTES),
+      };
+      this.#slabs[index] = slab;
+    }
+    return slab;
+  }
+
+  #locate(leaf: number): { slab: Slab; at: number } {
+    const block = Math.floor(leaf / BLOCK_LEAVES);
+    let slot = this.#slots.get(block);
+    if (slot === undefined) {
+      slot = this.#slots.size;
+      this.#slots.set(block, slot);
+    }
+    return { slab: this.#slab(slot), at: (slot % SLAB_BLOCKS) * BLOCK_LEAVES + (leaf % BLOCK_LEAVES) };
+  }
+}
+
+/** A memory image in short: one RegionManifest for each of its regions, in order. */
+export type Manifest = readonly RegionManifest[];
+
+export function emptyManifest(regionBytes: readonly number[]): RegionManifest[] {
+  return regionBytes.map((bytes) => new RegionManifest(bytes));
+}
+
+const ROOT_MAGIC = Buffer.from('ballast-manifest', 'latin1');
+const ROOT_VERSION = 1;
+/** u32 region, u64 leaf, u16 mask, digest. */
+const ROOT_ENTRY_SIZE = 4 + 8 + 2 + DIGEST_SIZE;
+const ROOT_BATCH = 1024;
+
+/**
+ * The root: BLAKE3 over the geometry and every entry, as docs/protocol.md defines it. Two images have the same root
+ * exactly when their regions have the same sizes and read the same, free pages counted as zeros.
+ * @returns 32 bytes
+ */
+export function manifestRoot(manifest: Manifest): Buffer {
+  const digest = new StreamingDigest();
+  const head = Buffer.alloc(16 + 4 * 4 + 8 * manifest.length);
+  ROOT_MAGIC.copy(head);
+  head.writeUInt32LE(ROOT_VERSION, 16);
+  head.writeUInt32LE(PAGE_SIZE, 20);
+  head.writeUInt32LE(LEAF_SIZE, 24);
+  head.writeUInt32LE(manifest.length, 28);
+  manifest.forEach((region, index) => head.writeBigUInt64LE(BigInt(region.bytes), 32 + 8 * index));
+  digest.update(head);
+
+  const batch = Buffer.alloc(ROOT_BATCH * ROOT_ENTRY_SIZE);
+  let filled = 0;
+  for (const [index, region] of manifest.entries()) {
+    for (const { leaf, mask, digest: leafDigest } of region) {
+      batch.writeUInt32LE(index, filled);
+      batch.writeUInt32LE(leaf % 2 ** 32, filled + 4);
+      batch.writeUInt32LE(Math.floor(leaf / 2 ** 32), filled + 8);
+      batch.writeUInt16LE(mask, filled + 12);
+      batch.set(leafDigest, filled + 14);
+      filled += ROOT_ENTRY_SIZE;
+      if (filled === batch.length) {
+        digest.update(batch);
+        filled = 0;
+      }
+    }
+  }
+  return digest.update(batch.subarray(0, filled)).finish();
+}

@@ -1,0 +1,125 @@
+/**
+ * The one place that speaks to libc. Everything here is a thin, typed name for a system call that Node.js does not
+ * offer; failures are thrown as SystemCallError with the errno's name in `code`, as Node's own errors have it.
+ */
+import koffi from 'koffi';
+import { getSystemErrorName } from 'node:util';
+
+const libc = koffi.load(null);
+
+const SEEK_DATA = 3;
+const SEEK_HOLE = 4;
+const FALLOC_FL_KEEP_SIZE = 1;
+const FALLOC_FL_PUNCH_HOLE = 2;
+const PROT_READ = 1;
+const PROT_WRITE = 2;
+const MAP_SHARED = 1;
+const MAP_NORESERVE = 0x4000;
+const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
+const LOCK_EX = 2;
+const LOCK_NB = 4;
+const AT_FDCWD = -100;
+const RENAME_NOREPLACE = 1;
+
+type LseekCall = (fd: number, offset: number, whence: number) => number;
+type FallocateCall = (fd: number, mode: number, offset: number, length: number) => number;
+type MmapCall = (address: null, length: number, prot: number, flags: number, fd: number, offset: number) => bigint | null;
+type MunmapCall = (address: bigint, length: number) => number;
+type FlockCall = (fd: number, operation: number) => number;
+type RenameCall = (fromDir: number, from: string, toDir: number, to: string, flags: number) => number;
+
+const lseek = libc.func('int64_t lseek(int fd, int64_t offset, int whence)') as LseekCall;
+const fallocate = libc.func('int fallocate(int fd, int mode, int64_t offset, int64_t length)') as FallocateCall;
+const mmap = libc.func(
+  'void *mmap(void *address, size_t length, int prot, int flags, int fd, int64_t offset)',
+) as MmapCall;
+const munmap = libc.func('int munmap(void *address, size_t length)') as MunmapCall;
+const flock = libc.func('int flock(int fd, int operation)') as FlockCall;
+const renameat2 = libc.func(
+  'int renameat2(int fromDir, const char *from, int toDir, const char *to, unsigned int flags)',
+) as RenameCall;
+
+/** A system call that failed; `code` is the errno's name ("ENOSPC"), as in Node's own errors. */
+export class SystemCallError extends Error {
+  override readonly name = 'SystemCallError';
+  readonly code: string;
+  readonly syscall: string;
+
+  constructor(syscall: string, errno: number) {
+    const code = getSystemErrorName(-errno);
+    super(`${syscall}: ${code}`);
+    this.code = code;
+    this.syscall = syscall;
+  }
+}
+
+function failure(syscall: string): SystemCallError {
+  return new SystemCallError(syscall, koffi.errno());
+}
+
+/** lseek(2) with `whence`; null where the kernel says that nothing of the kind follows (ENXIO). */
+function seek(fd: number, offset: number, whence: number): number | null {
+  const found = lseek(fd, offset, whence);
+  if (found >= 0) return found;
+  if (koffi.errno() === koffi.os.errno['ENXIO']) return null;
+  throw failure('lseek');
+}
+
+/** Offset in bytes of the first data at or after `offset`, or null when only a hole follows. Moves the file's position. */
+export function seekData(fd: number, offset: number): number | null {
+  return seek(fd, offset, SEEK_DATA);
+}
+
+/** Offset in bytes of the first hole at or after `offset` (the end of the file counts as one), or null beyond the end. */
+export function seekHole(fd: number, offset: number): number | null {
+  return seek(fd, offset, SEEK_HOLE);
+}
+
+/** Gives the blocks of [offset, offset + length) bytes back to the filesystem; the range reads as zeros afterwards. */
+export function punchHole(fd: number, offset: number, length: number): void {
+  if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length) !== 0) throw failure('fallocate');
+}
+
+/** Allocates blocks for [offset, offset + length) bytes, so that a later touch through a mapping cannot fail for want of room. */
+export function allocateBlocks(fd: number, offset: number, length: number): void {
+  if (fallocate(fd, FALLOC_FL_KEEP_SIZE, offset, length) !== 0) throw failure('fallocate');
+}
+
+/** A window of a file in memory. `bytes` must not be touched after `unmap`. */
+export interface Mapping {
+  readonly bytes: Buffer;
+  unmap(): void;
+}
+
+/**
+ * Maps `length` bytes of a file at `offset` (a multiple of the filesystem's page), shared. Touching a byte beyond the
+ * end of the file, or one that the filesystem has no room for, kills the process with SIGBUS: the caller makes sure.
+ * @param length bytes, at most 4 GiB (the largest Buffer of Node 20)
+ */
+export function mapShared(fd: number, offset: number, length: number, writable: boolean): Mapping {
+  const prot = writable ? PROT_READ | PROT_WRITE : PROT_READ;
+  const address = mmap(null, length, prot, MAP_SHARED | MAP_NORESERVE, fd, offset);
+  if (address === null || address === MAP_FAILED) throw failure('mmap');
+  const bytes = Buffer.from(koffi.view(address, length));
+  return {
+    bytes,
+    unmap() {
+      if (munmap(address, length) !== 0) throw failure('munmap');
+    },
+  };
+}
+
+/** Takes an exclusive advisory lock on the open file; false when someone else holds one. It goes when the file is closed. */
+export function tryLock(fd: number): boolean {
+  if (flock(fd, LOCK_EX | LOCK_NB) === 0) return true;
+  if (koffi.errno() === koffi.os.errno['EWOULDBLOCK'] || koffi.errno() === koffi.os.errno['EAGAIN']) return false;
+  throw failure('flock');
+}
+
+/**
+ * Renames without ever replacing.
+ * @throws SystemCallError EEXIST when `to` exists
+ */
+export function renameNoReplace(from: string, to: string): void {
+  if (renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE) !== 0) throw failure('renameat2');
+}

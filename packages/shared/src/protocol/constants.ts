@@ -1,0 +1,76 @@
+/**
+ * The protocol in numbers. docs/protocol.md is normative; this file is its transcript.
+ *
+ *     sender                                   receiver
+ *       | preamble, hello {regions, dialect…}      |
+ *       |----------------------------------------->|
+ *       |          preamble, welcome | refuse      |
+ *       |<-----------------------------------------|
+ *       |                 holdings* (held leaves)  |   only when it holds something
+ *       |<-----------------------------------------|
+ *       | freeRanges*                              |   skip and bitmap: the balloon map, ahead
+ *       | (leaves | whiteouts | zeroRanges)*       |   by ascending address
+ *       | end {root, summary}                      |
+ *       |----------------------------------------->|
+ *       |              resend {…} | verified {root}|   resend: leaves that arrived wrong, then `end` again
+ *       |<-----------------------------------------|
+ *       | commit                                   |
+ *       |----------------------------------------->|
+ *       |                             published    |   the file has its name
+ *       |<-----------------------------------------|
+ *       | (closes)                                 |
+ *
+ * Both sides may send `heartbeat` and `abort` at any time after their preamble.
+ */
+
+/** First bytes of each direction: seven letters, then the protocol's major version. */
+export const PREAMBLE = Buffer.from('BALLAST\x01', 'latin1');
+export const PROTOCOL_VERSION = 1;
+
+/** Bytes of a frame's header. */
+export const HEADER_SIZE = 32;
+
+/** What a frame carries. Zero is no type. */
+export const FrameType = {
+  /** One MessagePack map with a key `kind`. Both directions. */
+  control: 1,
+  /** Leaf entries, then the bytes of their pages. Sender to receiver. */
+  leaves: 2,
+  /** 9 bytes for each page that reads as zeros. Sender to receiver. */
+  whiteouts: 3,
+  /** Runs of pages that the balloon took out. Sender to receiver. */
+  freeRanges: 4,
+  /** Runs of pages that were scanned and are zero. Sender to receiver. */
+  zeroRanges: 5,
+  /** Leaf entries and page hints of what the destination holds. Receiver to sender. */
+  holdings: 6,
+} as const;
+
+export type FrameType = (typeof FrameType)[keyof typeof FrameType];
+
+/** Bytes of page data that one leaves frame carries at most. */
+export const MAX_BATCH_BYTES = 1 << 20;
+/** Bytes of one entry in a leaves frame's table. */
+export const LEAF_RECORD_SIZE = 48;
+/** Entries of one leaves frame: as many as fit when each has one page and there is still room for a whole leaf. */
+export const MAX_BATCH_LEAVES = (MAX_BATCH_BYTES - 65536) / 4096 + 1;
+/** Bytes of one whiteout, as many as QEMU spends: eight of address, one of fill. */
+export const WHITEOUT_SIZE = 9;
+export const MAX_WHITEOUTS = 7281;
+
+/** The largest payload of each type, in bytes. Checked before anything is buffered. */
+export const MAX_PAYLOAD: Readonly<Record<FrameType, number>> = {
+  [FrameType.control]: 65536,
+  [FrameType.leaves]: MAX_BATCH_LEAVES * LEAF_RECORD_SIZE + MAX_BATCH_BYTES,
+  [FrameType.whiteouts]: MAX_WHITEOUTS * WHITEOUT_SIZE,
+  [FrameType.freeRanges]: 65536,
+  [FrameType.zeroRanges]: 65536,
+  [FrameType.holdings]: 262144,
+};
+
+/** Regions of one transfer: backends of one guest. */
+export const MAX_REGIONS = 64;
+/** Characters of an error message that a peer may send. */
+export const MAX_MESSAGE_LENGTH = 1024;
+/** Times that the receiver asks again for leaves that arrived wrong. */
+export const MAX_RESENDS = 3;

@@ -1,0 +1,123 @@
+import { Packr } from 'msgpackr';
+import * as v from 'valibot';
+import { BallastError, ErrorCode } from '../errors.js';
+import { MAX_REGION_BYTES, PAGE_SIZE } from '../memory/page.js';
+import { DIGEST_SIZE } from '../integrity/digest.js';
+import { MAX_MESSAGE_LENGTH, MAX_PAYLOAD, MAX_REGIONS, FrameType } from './constants.js';
+
+/** How the sender announces pages that need not be sent: which frames a stream may hold. */
+export const Dialect = {
+  /** A whiteout for each page, whether ballooned out or found to be zero. Strategies unmodified and consult. */
+  whiteouts: 'whiteouts',
+  /** The balloon map ahead as ranges, a whiteout for each zero page. Strategy skip. */
+  map: 'map',
+  /** Both as ranges. Strategy bitmap. */
+  ranges: 'ranges',
+} as const;
+
+export type Dialect = (typeof Dialect)[keyof typeof Dialect];
+
+const byteCount = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
+const digest = v.pipe(
+  v.instance(Uint8Array),
+  v.check((bytes) => bytes.length === DIGEST_SIZE, `must be ${DIGEST_SIZE} bytes`),
+);
+const text = v.pipe(v.string(), v.maxLength(MAX_MESSAGE_LENGTH));
+const regionSize = v.pipe(byteCount, v.minValue(PAGE_SIZE), v.maxValue(MAX_REGION_BYTES), v.multipleOf(PAGE_SIZE));
+
+/** What the sender counted, for the receiver's own report. Bytes, pages where the name says so. */
+const summarySchema = v.strictObject({
+  strategy: v.picklist(['unmodified', 'consult', 'skip', 'bitmap']),
+  /** Bytes of pages that are not zero. */
+  dataBytes: byteCount,
+  /** Bytes of pages that were scanned and are zero. */
+  zeroBytes: byteCount,
+  /** Bytes of pages that the balloon map takes out. */
+  freeBytes: byteCount,
+  /** Pages read and scanned for zeros. */
+  scannedPages: byteCount,
+  /** Pages that the balloon map was asked for. */
+  askedPages: byteCount,
+  /** Whiteouts written; each is 9 bytes. */
+  whiteouts: byteCount,
+  /** Bytes of range frames: the balloon map, and with it zero ranges under `bitmap`. */
+  mapBytes: byteCount,
+  /** Bytes of pages that were sent, those sent twice counted twice. */
+  sentBytes: byteCount,
+  /** BLAKE3 of the balloon map that was used, in hexadecimal. */
+  mapDigest: v.pipe(v.string(), v.hexadecimal(), v.length(2 * DIGEST_SIZE)),
+});
+
+export type Summary = Readonly<v.InferOutput<typeof summarySchema>>;
+
+const controlSchema = v.variant('kind', [
+  v.strictObject({
+    kind: v.literal('hello'),
+    /** Bytes of each region, in order. */
+    regions: v.pipe(
+      v.array(regionSize),
+      v.minLength(1),
+      v.maxLength(MAX_REGIONS),
+      v.check((sizes) => sizes.reduce((sum, size) => sum + size, 0) <= MAX_REGION_BYTES, 'must be 64 TiB or less in all'),
+    ),
+    dialect: v.picklist(Object.values(Dialect)),
+    /** At most this many bytes of pages will be sent: what the destination may need. */
+    dataBytesAtMost: byteCount,
+  }),
+  v.strictObject({
+    kind: v.literal('welcome'),
+    /** Whether holdings follow before the sender may begin. */
+    holds: v.boolean(),
+  }),
+  v.strictObject({ kind: v.literal('refuse'), code: text, message: text }),
+  v.strictObject({ kind: v.literal('end'), root: digest, summary: summarySchema }),
+  v.strictObject({
+    kind: v.literal('resend'),
+    /** [region, leaf] pairs whose contents arrived wrong. */
+    leaves: v.pipe(v.array(v.strictTuple([byteCount, byteCount])), v.minLength(1), v.maxLength(1024)),
+  }),
+  v.strictObject({ kind: v.literal('verified'), root: digest }),
+  v.strictObject({ kind: v.literal('commit') }),
+  v.strictObject({ kind: v.literal('published') }),
+  v.strictObject({ kind: v.literal('heartbeat') }),
+  v.strictObject({ kind: v.literal('abort'), code: text, message: text }),
+]);
+
+export type ControlMessage = v.InferOutput<typeof controlSchema>;
+export type ControlKind = ControlMessage['kind'];
+export type ControlOf<K extends ControlKind> = Extract<ControlMessage, { kind: K }>;
+
+/** Plain maps only: no record extension, so that a stream never depends on what came before it. */
+const packr = new Packr({ useRecords: false, mapsAsObjects: true, int64AsType: 'number', largeBigIntToString: false });
+
+/** @throws BallastError INTERNAL when the message is larger than a control frame may be */
+export function encodeControl(message: ControlMessage): Buffer {
+  const payload = packr.pack(message);
+  if (payload.length > MAX_PAYLOAD[FrameType.control]) {
+    throw new BallastError(ErrorCode.INTERNAL, `a ${message.kind} message of ${payload.length} bytes does not fit a control frame`);
+  }
+  return payload;
+}
+
+/**
+ * Reads a control message and checks every field of it.
+ * @throws BallastError PROTOCOL when it is not MessagePack, or not one of the messages of docs/protocol.md
+ */
+export function decodeControl(payload: Buffer): ControlMessage {
+  let value: unknown;
+  try {
+    value = packr.unpack(payload);
+  } catch (error) {
+    throw new BallastError(ErrorCode.PROTOCOL, 'the peer sent a control message that is not MessagePack', { cause: error });
+  }
+  const parsed = v.safeParse(controlSchema, value);
+  if (!parsed.success) {
+    const [issue] = parsed.issues;
+    const where = v.getDotPath(issue);
+    throw new BallastError(
+      ErrorCode.PROTOCOL,
+      `the peer sent a control message that the protocol does not know${where === null ? '' : ` (field ${where.slice(0, 100)})`}`,
+    );
+  }
+  return parsed.output;
+}

@@ -1,0 +1,166 @@
+import { crc32 } from 'node:zlib';
+import { BallastError, ErrorCode } from '../errors.js';
+import { FrameType, HEADER_SIZE, MAX_PAYLOAD, PREAMBLE } from './constants.js';
+import { decodeHeader, type FrameHeader } from './header.js';
+import { leafTableSize } from './leaf-records.js';
+
+/** A frame as it came in. `payload` is a view of the decoder's memory, valid until the decoder is asked to reuse it. */
+export interface Frame {
+  readonly header: FrameHeader;
+  readonly payload: Buffer;
+}
+
+/** Large enough for any payload; two of them let one frame be read while the one before is being worked on. */
+const PAYLOAD_CAPACITY = Math.max(...Object.values(MAX_PAYLOAD));
+const SPARE_BUFFERS = 2;
+
+const Stage = { preamble: 0, header: 1, payload: 2 } as const;
+type Stage = (typeof Stage)[keyof typeof Stage];
+
+/**
+ * Turns a stream of bytes into frames. It knows no socket: it says where the next bytes belong (`target`), is told how
+ * many came (`advance`), and so lets the kernel write page bytes straight to where they are used. Whoever has bytes
+ * already uses `push`.
+ *
+ * Bounded: a length is checked against its type's limit before a byte of the payload is taken, and payload memory is
+ * two fixed buffers, allocated at the first frame that needs them.
+ */
+export class FrameDecoder {
+  #stage: Stage = Stage.preamble;
+  #head = Buffer.alloc(HEADER_SIZE);
+  #filled = 0;
+  #sequence = 0;
+  #header: FrameHeader | undefined;
+  #payload: Buffer = Buffer.alloc(0);
+  #spare: Buffer[] = [];
+  #allocated = 0;
+  #ready: Frame[] = [];
+
+  /**
+   * Whether it can take bytes now; false between two frames while all payload memory is out with frames that nobody
+   * has recycled. So it never stops inside a frame, and `target` is a place that stays right while it waits.
+   */
+  get canTake(): boolean {
+    return this.#stage !== Stage.header || this.#filled > 0 || this.#spare.length > 0 || this.#allocated < SPARE_BUFFERS;
+  }
+
+  /** Where the next bytes belong: never empty, unless `advance` has thrown. */
+  target(): Buffer {
+    switch (this.#stage) {
+      case Stage.preamble:
+        return this.#head.subarray(this.#filled, PREAMBLE.length);
+      case Stage.header:
+        return this.#head.subarray(this.#filled, HEADER_SIZE);
+      case Stage.payload:
+        return this.#payload.subarray(this.#filled);
+    }
+  }
+
+  /**
+   * Says that `count` bytes were written at the start of what `target` returned.
+   * @throws BallastError VERSION or PROTOCOL when they cannot be part of a stream
+   */
+  advance(count: number): void {
+    this.#filled += count;
+    switch (this.#stage) {
+      case Stage.preamble:
+        this.#checkPreamble();
+        if (this.#filled === PREAMBLE.length) this.#enter(Stage.header);
+        return;
+      case Stage.header:
+        if (this.#filled < HEADER_SIZE) return;
+        this.#header = decodeHeader(this.#head, this.#sequence);
+        this.#sequence = (this.#sequence + 1) % 2 ** 32;
+        if (this.#header.length === 0) this.#finish(this.#header, Buffer.alloc(0));
+        else this.#beginPayload(this.#header);
+        return;
+      case Stage.payload:
+        if (this.#header !== undefined && this.#filled === this.#header.length) this.#finish(this.#header, this.#payload);
+        return;
+    }
+  }
+
+  /**
+   * Copies bytes in, for streams that bring their own buffers. Returns how many were taken: fewer than given only
+   * when a frame must be recycled first.
+   */
+  push(chunk: Buffer): number {
+    let taken = 0;
+    while (taken < chunk.length && this.canTake) {
+      const target = this.target();
+      const count = Math.min(target.length, chunk.length - taken);
+      chunk.copy(target, 0, taken, taken + count);
+      taken += count;
+      this.advance(count);
+    }
+    return taken;
+  }
+
+  /** The next complete frame, if there is one. */
+  shift(): Frame | undefined {
+    return this.#ready.shift();
+  }
+
+  /** Gives a frame's memory back. Its payload must not be looked at afterwards. */
+  recycle(frame: Frame): void {
+    if (frame.payload.buffer.byteLength !== PAYLOAD_CAPACITY) return;
+    this.#spare.push(Buffer.from(frame.payload.buffer, 0, PAYLOAD_CAPACITY));
+  }
+
+  #enter(stage: Stage): void {
+    this.#stage = stage;
+    this.#filled = 0;
+  }
+
+  #checkPreamble(): void {
+    const letters = PREAMBLE.length - 1;
+    const same = Math.min(this.#filled, letters);
+    if (this.#head.compare(PREAMBLE, 0, same, 0, same) !== 0) {
+      throw new BallastError(ErrorCode.VERSION, `the peer does not speak Ballast's protocol: ${describeStranger(this.#head.subarray(0, this.#filled))}`);
+    }
+    if (this.#filled === PREAMBLE.length && this.#head[letters] !== PREAMBLE[letters]) {
+      throw new BallastError(
+        ErrorCode.VERSION,
+        `the peer speaks version ${this.#head[letters]} of the protocol and this side version ${PREAMBLE[letters]}; install the same version on both hosts`,
+      );
+    }
+  }
+
+  #beginPayload(header: FrameHeader): void {
+    this.#enter(Stage.payload);
+    if (header.type === FrameType.control) {
+      this.#payload = Buffer.alloc(header.length);
+      return;
+    }
+    let memory = this.#spare.pop();
+    if (memory === undefined) {
+      memory = Buffer.from(new ArrayBuffer(PAYLOAD_CAPACITY));
+      this.#allocated++;
+    }
+    this.#payload = memory.subarray(0, header.length);
+  }
+
+  #finish(header: FrameHeader, payload: Buffer): void {
+    const covered = header.type === FrameType.leaves ? payload.subarray(0, leafTableSize(header)) : payload;
+    if (crc32(covered) !== header.payloadChecksum) {
+      throw new BallastError(
+        ErrorCode.CORRUPT_STREAM,
+        `frame ${header.sequence} arrived damaged (the checksum of its contents does not match); the connection cannot be trusted any further`,
+      );
+    }
+    this.#ready.push({ header, payload });
+    this.#header = undefined;
+    this.#payload = Buffer.alloc(0);
+    this.#enter(Stage.header);
+  }
+}
+
+/** Says what a stranger seems to speak, from its first bytes. */
+function describeStranger(bytes: Buffer): string {
+  const text = bytes.toString('latin1');
+  if (/^(GET|POST|HEAD|PUT|OPTIO|CONNECT|DELETE) ?/.test(text) || text.startsWith('HTTP/')) return 'it looks like HTTP';
+  if (bytes[0] === 0x16 || bytes[0] === 0x15) return 'it looks like TLS; give both sides the same TLS options';
+  if (text.startsWith('SSH-')) return 'it looks like SSH';
+  if (text.startsWith('NBDMAGIC')) return 'it looks like NBD';
+  return `it began with ${bytes.toString('hex')}`;
+}

@@ -1,0 +1,90 @@
+import { crc32 } from 'node:zlib';
+import { BallastError, ErrorCode } from '../errors.js';
+import { FrameType, HEADER_SIZE, MAX_PAYLOAD } from './constants.js';
+
+/**
+ *      0      1      2        4          8         12        16                24         28         32
+ *      +------+------+--------+----------+---------+---------+-----------------+----------+----------+
+ *      | type | flags| region | sequence | length  |  count  |      base       | payload  |  header  |
+ *      |  u8  |  u8  |  u16   |   u32    |  u32    |   u32   |       u64       | CRC-32   |  CRC-32  |
+ *      +------+------+--------+----------+---------+---------+-----------------+----------+----------+
+ *
+ * All little-endian. The header checksum covers the 28 bytes before it. The payload checksum covers the payload, but
+ * in a leaves frame only its table: page bytes are proved by their leaf's digest.
+ */
+export interface FrameHeader {
+  readonly type: FrameType;
+  /** Index of the region that the frame speaks of; 0 in control frames. */
+  readonly region: number;
+  /** Frames sent before on this connection in this direction, modulo 2^32. */
+  readonly sequence: number;
+  /** Bytes of the payload. */
+  readonly length: number;
+  /** Records in the payload; 0 in control frames. */
+  readonly count: number;
+  /** Where the records count from: a leaf index (leaves, holdings) or a page index (ranges); 0 otherwise. */
+  readonly base: number;
+  /** CRC-32 of the checksummed part of the payload. */
+  readonly payloadChecksum: number;
+}
+
+const KNOWN_TYPES: ReadonlySet<number> = new Set(Object.values(FrameType));
+
+function isFrameType(value: number): value is FrameType {
+  return KNOWN_TYPES.has(value);
+}
+
+export function encodeHeader(header: FrameHeader, into: Buffer = Buffer.allocUnsafe(HEADER_SIZE)): Buffer {
+  into[0] = header.type;
+  into[1] = 0;
+  into.writeUInt16LE(header.region, 2);
+  into.writeUInt32LE(header.sequence, 4);
+  into.writeUInt32LE(header.length, 8);
+  into.writeUInt32LE(header.count, 12);
+  into.writeUInt32LE(header.base % 2 ** 32, 16);
+  into.writeUInt32LE(Math.floor(header.base / 2 ** 32), 20);
+  into.writeUInt32LE(header.payloadChecksum, 24);
+  into.writeUInt32LE(crc32(into.subarray(0, 28)), 28);
+  return into;
+}
+
+/**
+ * Reads a header and checks all that can be checked of it without its payload.
+ * @throws BallastError PROTOCOL when the checksum, the type, the flags, the sequence number or a length is wrong
+ */
+export function decodeHeader(bytes: Buffer, expectedSequence: number): FrameHeader {
+  if (bytes.readUInt32LE(28) !== crc32(bytes.subarray(0, 28))) {
+    throw new BallastError(
+      ErrorCode.CORRUPT_STREAM,
+      `frame ${expectedSequence} arrived with a damaged header (its checksum does not match); the connection cannot be trusted any further`,
+    );
+  }
+  const type = bytes[0] ?? 0;
+  const sequence = bytes.readUInt32LE(4);
+  const length = bytes.readUInt32LE(8);
+  const base = bytes.readUInt32LE(16) + bytes.readUInt32LE(20) * 2 ** 32;
+  if (sequence !== expectedSequence) {
+    throw new BallastError(
+      ErrorCode.CORRUPT_STREAM,
+      `frame ${expectedSequence} was expected and frame ${sequence} came; the connection lost, repeated or reordered bytes`,
+    );
+  }
+  if (!isFrameType(type)) throw new BallastError(ErrorCode.PROTOCOL, `the peer sent a frame of unknown type ${type}`);
+  if (bytes[1] !== 0) throw new BallastError(ErrorCode.PROTOCOL, `the peer sent a frame with unknown flags ${bytes[1]}`);
+  if (length > MAX_PAYLOAD[type]) {
+    throw new BallastError(
+      ErrorCode.PROTOCOL,
+      `the peer announced a frame of type ${type} with ${length} bytes; at most ${MAX_PAYLOAD[type]} are allowed`,
+    );
+  }
+  if (!Number.isSafeInteger(base)) throw new BallastError(ErrorCode.PROTOCOL, 'the peer sent an offset beyond 2^53');
+  return {
+    type,
+    region: bytes.readUInt16LE(2),
+    sequence,
+    length,
+    count: bytes.readUInt32LE(12),
+    base,
+    payloadChecksum: bytes.readUInt32LE(24),
+  };
+}

@@ -1,0 +1,12 @@
+export * from './constants.js';
+export { Dialect, decodeControl, encodeControl } from './control.js';
+export type { ControlKind, ControlMessage, ControlOf, Summary } from './control.js';
+export { FrameDecoder } from './decoder.js';
+export type { Frame } from './decoder.js';
+export { decodeHeader, encodeHeader } from './header.js';
+export type { FrameHeader } from './header.js';
+export { decodeLeafRecords, encodeLeafRecord, leafTableSize } from './leaf-records.js';
+export type { LeafRecord } from './leaf-records.js';
+export { RangeEncoder, decodeRanges } from './ranges.js';
+export type { PageRun } from './ranges.js';
+export { WhiteoutEncoder, decodeWhiteouts } from './whiteouts.js';

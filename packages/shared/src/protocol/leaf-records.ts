@@ -1,0 +1,97 @@
+import { BallastError, ErrorCode } from '../errors.js';
+import { DIGEST_SIZE } from '../integrity/digest.js';
+import { LEAF_PAGES, PAGE_SIZE, leafCount } from '../memory/page.js';
+import { popCount } from '../memory/page-coverage.js';
+import { LEAF_RECORD_SIZE, MAX_BATCH_LEAVES } from './constants.js';
+import type { FrameHeader } from './header.js';
+
+/**
+ * A leaves frame is a table of records and then the bytes of their pages, in the order of the table:
+ *
+ *      0        4      6      8        12       16                        48
+ *      +--------+------+------+--------+--------+-------------------------+
+ *      | leaf   | mask | sent | stored | zero   |         digest          |
+ *      | u32    | u16  | u16  | u32    | u32    |        32 bytes         |
+ *      +--------+------+------+--------+--------+-------------------------+
+ *
+ * leaf: index relative to the header's `base`. mask: pages of the leaf that are not zero. sent: those of them whose bytes
+ * follow (a subset; the receiver holds the rest already). stored: bytes that follow for this leaf, which is 4096 a
+ * page sent unless the session agreed on compression. digest: of all the pages in mask.
+ */
+export interface LeafRecord {
+  /** Index in the region. */
+  readonly leaf: number;
+  readonly mask: number;
+  readonly sent: number;
+  /** Bytes of this leaf's pages in the frame. */
+  readonly stored: number;
+  /** Where they begin, from the start of the payload. */
+  readonly at: number;
+  /** A view of the payload. */
+  readonly digest: Buffer;
+}
+
+/** Writes record `index` of a table. `leaf` is relative to the frame's base. */
+export function encodeLeafRecord(
+  table: Buffer,
+  index: number,
+  leaf: number,
+  mask: number,
+  sent: number,
+  stored: number,
+  digest: Uint8Array,
+): void {
+  const at = index * LEAF_RECORD_SIZE;
+  table.writeUInt32LE(leaf, at);
+  table.writeUInt16LE(mask, at + 4);
+  table.writeUInt16LE(sent, at + 6);
+  table.writeUInt32LE(stored, at + 8);
+  table.writeUInt32LE(0, at + 12);
+  table.set(digest, at + 16);
+}
+
+function malformed(what: string): BallastError {
+  return new BallastError(ErrorCode.PROTOCOL, `the peer sent leaves that ${what}`);
+}
+
+/** Bytes of the table at the start of a leaves payload: the part that the payload checksum covers. */
+export function leafTableSize(header: FrameHeader): number {
+  return Math.min(header.count * LEAF_RECORD_SIZE, header.length);
+}
+
+/**
+ * The records of a leaves payload, checked: ascending leaves inside the region, masks that fit, lengths that add up to
+ * exactly the payload.
+ * @param regionBytes size of the region in bytes
+ * @throws BallastError PROTOCOL
+ */
+export function decodeLeafRecords(header: FrameHeader, payload: Buffer, regionBytes: number): LeafRecord[] {
+  const { count, base } = header;
+  if (count === 0 || count > MAX_BATCH_LEAVES) throw malformed(`number ${count}; 1 to ${MAX_BATCH_LEAVES} are allowed`);
+  let at = count * LEAF_RECORD_SIZE;
+  if (at > payload.length) throw malformed('end inside their table');
+  const leaves = leafCount(regionBytes);
+  const pages = regionBytes / PAGE_SIZE;
+  const records: LeafRecord[] = [];
+  let previous = -1;
+  for (let index = 0; index < count; index++) {
+    const record = index * LEAF_RECORD_SIZE;
+    const leaf = base + payload.readUInt32LE(record);
+    const mask = payload.readUInt16LE(record + 4);
+    const sent = payload.readUInt16LE(record + 6);
+    const stored = payload.readUInt32LE(record + 8);
+    if (leaf <= previous) throw malformed('do not ascend');
+    if (leaf >= leaves) throw malformed(`lie beyond the region: leaf ${leaf} of ${leaves}`);
+    if (mask === 0) throw malformed(`hold no page: leaf ${leaf}`);
+    if (leaf * LEAF_PAGES + 31 - Math.clz32(mask) >= pages) throw malformed(`have pages beyond the region: leaf ${leaf}`);
+    if ((sent & ~mask) !== 0) throw malformed(`carry pages outside their mask: leaf ${leaf}`);
+    if (payload.readUInt32LE(record + 12) !== 0) throw malformed('set a field that must be zero');
+    if (stored !== popCount(sent) * PAGE_SIZE) throw malformed(`carry ${stored} bytes for ${popCount(sent)} pages: leaf ${leaf}`);
+    if (at + stored > payload.length) throw malformed('end inside their pages');
+    records.push({ leaf, mask, sent, stored, at, digest: payload.subarray(record + 16, record + 16 + DIGEST_SIZE) });
+    at += stored;
+    previous = leaf;
+  }
+  if (at !== payload.length) throw malformed('have bytes after the last page');
+  return records;
+}

@@ -1,0 +1,369 @@
+import type { Socket } from 'node:net';
+import { crc32 } from 'node:zlib';
+import { BallastError, ErrorCode, isErrorCode, systemCode } from '../errors.js';
+import {
+  FrameDecoder,
+  FrameType,
+  PREAMBLE,
+  decodeControl,
+  encodeControl,
+  encodeHeader,
+  type ControlKind,
+  type ControlMessage,
+  type ControlOf,
+  type Frame,
+} from '../protocol/index.js';
+
+/** Bytes handed to the socket and not yet taken by the kernel, above which `send` waits. */
+const MAX_IN_FLIGHT = 4 << 20;
+/** Fraction of the timeout after which a side that has nothing to say sends a heartbeat. */
+const HEARTBEATS_PER_TIMEOUT = 4;
+/** Frames that wait for `next`; a peer that sends more has to wait, too. */
+const MAX_INBOX = 16;
+/** Where bytes go that nobody wants any more. */
+const DISCARDED = Buffer.alloc(65536);
+/** Milliseconds that an aborting side waits for the other to read why. */
+const ABORT_LINGER_MS = 1500;
+
+/** A frame to send: the header's fields that are not derived, and the payload in pieces. */
+export interface OutgoingFrame {
+  readonly type: FrameType;
+  readonly region?: number;
+  readonly count?: number;
+  readonly base?: number;
+  /** Pieces of the payload whose bytes the payload checksum covers. */
+  readonly checked: Buffer;
+  /** The rest of the payload: page bytes, which their leaf's digest covers. */
+  readonly pages?: Buffer;
+}
+
+/** What came in: a control message, or a bulk frame that is valid until the next call of `next`. */
+export type Incoming =
+  | { readonly control: ControlMessage; readonly frame?: undefined }
+  | { readonly control?: undefined; readonly frame: Frame };
+
+export interface ConnectionOptions {
+  /** Milliseconds without a byte from the peer after which it counts as gone. */
+  readonly timeoutMs: number;
+  /** How the peer is called in messages: "the receiver at host-b:7700". */
+  readonly peer: string;
+}
+
+/**
+ * One TCP or TLS connection as a stream of frames in both directions. It owns the socket: whatever happens, `close` or
+ * `abort` ends it. A failure (broken stream, silence, the peer's `abort`, a caller's `fail`) is kept and thrown from
+ * every later `send` and `next`, so a caller that is busy sending learns of it, too.
+ *
+ * Heartbeats are sent and swallowed here; nobody above sees them.
+ */
+export class Connection {
+  readonly peer: string;
+  #socket: Socket;
+  #decoder: FrameDecoder;
+  #timeoutMs: number;
+
+  #sequence = 0;
+  #inFlight = 0;
+  #bytesOut = 0;
+  #bytesIn = 0;
+  #lastOut = Date.now();
+  #lastIn = Date.now();
+  #clock: NodeJS.Timeout;
+  #suspectedSilence = false;
+
+  #failure: BallastError | undefined;
+  #ended = false;
+  #discarding = false;
+  #inbox: Incoming[] = [];
+  #lent: Frame | undefined;
+  #stalled: Buffer[] = [];
+  #wakeReader: (() => void) | undefined;
+  #wakeWriter: (() => void) | undefined;
+  #closed: Promise<void>;
+
+  /**
+   * @param socket connected; its bytes reach `decoder` either straight (see `reads.ts`) or by the `data` events
+   *   that this constructor listens to
+   */
+  constructor(socket: Socket, decoder: FrameDecoder, options: ConnectionOptions) {
+    this.#socket = socket;
+    this.#decoder = decoder;
+    this.#timeoutMs = options.timeoutMs;
+    this.peer = options.peer;
+    socket.setNoDelay(true);
+    socket.setKeepAlive(true, Math.min(options.timeoutMs, 15_000));
+    socket.on('error', (error) => {
+      this.fail(lost(this.peer, error));
+    });
+    socket.on('end', () => {
+      this.#ended = true;
+      this.#wakeReader?.();
+    });
+    this.#closed = new Promise((resolve) => {
+      socket.on('close', () => {
+        clearInterval(this.#clock);
+        this.fail(lost(this.peer));
+        resolve();
+      });
+    });
+    this.#clock = setInterval(() => {
+      this.#tick();
+    }, Math.max(20, options.timeoutMs / HEARTBEATS_PER_TIMEOUT / 2));
+    this.#write([PREAMBLE]);
+  }
+
+  /** Bytes that this side has sent, preamble and headers included. */
+  get bytesOut(): number {
+    return this.#bytesOut;
+  }
+
+  /** Bytes that came from the peer and were decoded. */
+  get bytesIn(): number {
+    return this.#bytesIn;
+  }
+
+  /** Why the connection is unusable, once it is. */
+  get failure(): BallastError | undefined {
+    return this.#failure;
+  }
+
+  /** Where the next bytes from the peer are to be written. */
+  target(): Buffer {
+    return this.#isFailed() || this.#discarding ? DISCARDED : this.#decoder.target();
+  }
+
+  /** Says that `count` bytes were written to what `target` returned. */
+  received(count: number): void {
+    this.#heard(count);
+    if (this.#discarding || this.#isFailed()) return;
+    try {
+      this.#decoder.advance(count);
+      this.#collect();
+    } catch (error) {
+      this.fail(BallastError.from(error));
+    }
+  }
+
+  /** Takes bytes that came in a buffer of their own. */
+  receivedChunk(chunk: Buffer): void {
+    this.#heard(chunk.length);
+    if (this.#discarding || this.#isFailed()) return;
+    this.#stalled.push(chunk);
+    this.#pushStalled();
+    if (this.#stalled.length > 0) this.#socket.pause();
+  }
+
+  /** Whether more bytes can be taken now; otherwise the socket is to be paused, and `next` resumes it. */
+  get wantsBytes(): boolean {
+    return this.#discarding || this.#isFailed() || (this.#decoder.canTake && this.#inbox.length < MAX_INBOX);
+  }
+
+  /**
+   * Sends a frame. Resolves when there is room for another, not when this one has arrived: at most MAX_IN_FLIGHT bytes
+   * (and one frame) wait in this process.
+   * @param onFlushed called once the kernel has taken the frame and its buffers may be reused, or never will
+   * @throws the connection's failure
+   */
+  async send(frame: OutgoingFrame, onFlushed?: () => void): Promise<void> {
+    this.#throwIfFailed();
+    this.#sendNow(frame, onFlushed);
+    while (this.#inFlight > MAX_IN_FLIGHT) {
+      await new Promise<void>((resolve) => {
+        this.#wakeWriter = resolve;
+      });
+      this.#throwIfFailed();
+    }
+  }
+
+  async sendControl(message: ControlMessage): Promise<void> {
+    await this.send({ type: FrameType.control, checked: encodeControl(message) });
+  }
+
+  /**
+   * The next control message or bulk frame. The frame of the call before becomes invalid.
+   * @throws the connection's failure; CONNECTION_LOST when the peer has closed
+   */
+  async next(): Promise<Incoming> {
+    if (this.#lent !== undefined) {
+      this.#decoder.recycle(this.#lent);
+      this.#lent = undefined;
+    }
+    for (;;) {
+      const incoming = this.#inbox.shift();
+      this.#pushStalled();
+      if (this.wantsBytes && this.#stalled.length === 0 && !this.#socket.destroyed) this.#socket.resume();
+      if (incoming !== undefined) {
+        this.#lent = incoming.frame;
+        return incoming;
+      }
+      if (this.#failure !== undefined) throw this.#failure;
+      if (this.#ended) throw this.fail(lost(this.peer));
+      await new Promise<void>((resolve) => {
+        this.#wakeReader = resolve;
+      });
+      this.#wakeReader = undefined;
+    }
+  }
+
+  /**
+   * The next message, which must be of one of these kinds.
+   * @throws BallastError what the peer said when it refused or aborted; PROTOCOL when it said anything else
+   */
+  async expect<K extends ControlKind>(...kinds: readonly K[]): Promise<ControlOf<K>> {
+    const { control, frame } = await this.next();
+    const isExpected = (message: ControlMessage): message is ControlOf<K> => (kinds as readonly string[]).includes(message.kind);
+    if (control !== undefined && isExpected(control)) return control;
+    const got = control === undefined ? `a frame of type ${frame.header.type}` : `'${control.kind}'`;
+    throw new BallastError(ErrorCode.PROTOCOL, `${this.peer} sent ${got} where ${kinds.map((kind) => `'${kind}'`).join(' or ')} was expected`);
+  }
+
+  /** Makes every pending and later call throw `error`, unless an earlier failure is kept already. Returns the one kept. */
+  fail(error: BallastError): BallastError {
+    this.#failure ??= error;
+    this.#wakeReader?.();
+    this.#wakeWriter?.();
+    return this.#failure;
+  }
+
+  /** Ends the connection after what was sent has left. */
+  async close(): Promise<void> {
+    this.#discard();
+    this.#socket.end();
+    await this.#closedWithin(ABORT_LINGER_MS);
+  }
+
+  /**
+   * Ends the connection and tells the peer why. What the peer is still sending is read and thrown away for a moment:
+   * closing at once would make the kernel reset the connection, and the reason would be lost with it.
+   */
+  async abort(reason: BallastError): Promise<void> {
+    this.fail(reason);
+    if (!this.#socket.destroyed && this.#socket.writable) {
+      const { code } = reason;
+      this.#sendNow({ type: FrameType.control, checked: encodeControl({ kind: 'abort', code, message: reason.message.slice(0, 1024) }) });
+    }
+    await this.close();
+  }
+
+  #throwIfFailed(): void {
+    if (this.#failure !== undefined) throw this.#failure;
+  }
+
+  #isFailed(): boolean {
+    return this.#failure !== undefined;
+  }
+
+  #discard(): void {
+    this.#discarding = true;
+    this.#stalled = [];
+    if (!this.#socket.destroyed) this.#socket.resume();
+  }
+
+  async #closedWithin(milliseconds: number): Promise<void> {
+    const timer = setTimeout(() => this.#socket.destroy(), milliseconds);
+    await this.#closed;
+    clearTimeout(timer);
+  }
+
+  #heard(bytes: number): void {
+    this.#lastIn = Date.now();
+    this.#suspectedSilence = false;
+    this.#bytesIn += bytes;
+  }
+
+  /** Moves complete frames to the inbox. What the peer says about the connection itself is dealt with on the spot. */
+  #collect(): void {
+    for (let frame = this.#decoder.shift(); frame !== undefined; frame = this.#decoder.shift()) {
+      if (frame.header.type !== FrameType.control) {
+        this.#inbox.push({ frame });
+        continue;
+      }
+      const control = decodeControl(frame.payload);
+      if (control.kind === 'abort' || control.kind === 'refuse') {
+        this.#inbox = [];
+        throw spokenBy(this.peer, control);
+      }
+      if (control.kind !== 'heartbeat') this.#inbox.push({ control });
+    }
+    if (this.#inbox.length > 0) this.#wakeReader?.();
+  }
+
+  #sendNow(frame: OutgoingFrame, onFlushed?: () => void): void {
+    const header = encodeHeader({
+      type: frame.type,
+      region: frame.region ?? 0,
+      sequence: this.#sequence,
+      length: frame.checked.length + (frame.pages?.length ?? 0),
+      count: frame.count ?? 0,
+      base: frame.base ?? 0,
+      payloadChecksum: crc32(frame.checked),
+    });
+    this.#sequence = (this.#sequence + 1) % 2 ** 32;
+    this.#write(frame.pages === undefined ? [header, frame.checked] : [header, frame.checked, frame.pages], onFlushed);
+  }
+
+  /** #inFlight rises here, by all that is handed to the socket, and falls when the kernel has taken it. */
+  #write(pieces: readonly Buffer[], onFlushed?: () => void): void {
+    const bytes = pieces.reduce((sum, piece) => sum + piece.length, 0);
+    this.#lastOut = Date.now();
+    this.#inFlight += bytes;
+    this.#bytesOut += bytes;
+    const flushed = (): void => {
+      this.#inFlight -= bytes;
+      onFlushed?.();
+      this.#wakeWriter?.();
+    };
+    this.#socket.cork();
+    pieces.forEach((piece, index) => this.#socket.write(piece, index === pieces.length - 1 ? flushed : undefined));
+    this.#socket.uncork();
+  }
+
+  #pushStalled(): void {
+    try {
+      for (let chunk = this.#stalled[0]; chunk !== undefined; chunk = this.#stalled[0]) {
+        if (!this.wantsBytes) return;
+        const taken = this.#decoder.push(chunk);
+        this.#collect();
+        if (taken < chunk.length) {
+          this.#stalled[0] = chunk.subarray(taken);
+          return;
+        }
+        this.#stalled.shift();
+      }
+    } catch (error) {
+      this.#stalled = [];
+      this.fail(BallastError.from(error));
+    }
+  }
+
+  /** Two ticks in a row must find silence, so that a loop that was busy for long does not blame the peer for it. */
+  #tick(): void {
+    const now = Date.now();
+    if (now - this.#lastOut >= this.#timeoutMs / HEARTBEATS_PER_TIMEOUT && this.#inFlight === 0 && this.#failure === undefined) {
+      this.#sendNow({ type: FrameType.control, checked: encodeControl({ kind: 'heartbeat' }) });
+    }
+    if (now - this.#lastIn < this.#timeoutMs) return;
+    if (!this.#suspectedSilence) {
+      this.#suspectedSilence = true;
+      return;
+    }
+    this.fail(
+      new BallastError(
+        ErrorCode.TIMEOUT,
+        `${this.peer} has been silent for ${Math.round((now - this.#lastIn) / 1000)} s; check the link and the other program, or allow more with --timeout`,
+      ),
+    );
+    this.#socket.destroy();
+  }
+}
+
+function lost(peer: string, cause?: Error): BallastError {
+  const reason = cause === undefined ? 'it closed the connection' : (systemCode(cause) ?? cause.message);
+  return new BallastError(ErrorCode.CONNECTION_LOST, `the connection to ${peer} was lost before the transfer was complete (${reason})`, { cause });
+}
+
+/** A peer's refuse or abort as an error of ours: its code where we know it, its words marked as its own. */
+function spokenBy(peer: string, { code, message }: { code: string; message: string }): BallastError {
+  return new BallastError(isErrorCode(code) ? code : ErrorCode.PROTOCOL, `${peer} says: ${message}`);
+}
+
