@@ -18,10 +18,7 @@ export const Dialect = {
 export type Dialect = (typeof Dialect)[keyof typeof Dialect];
 
 const byteCount = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
-const digest = v.pipe(
-  v.instance(Uint8Array),
-  v.check((bytes) => bytes.length === DIGEST_SIZE, `must be ${DIGEST_SIZE} bytes`),
-);
+const digest = v.custom<Uint8Array>((value) => value instanceof Uint8Array && value.length === DIGEST_SIZE);
 const text = v.pipe(v.string(), v.maxLength(MAX_MESSAGE_LENGTH));
 const regionSize = v.pipe(byteCount, v.minValue(PAGE_SIZE), v.maxValue(MAX_REGION_BYTES), v.multipleOf(PAGE_SIZE));
 

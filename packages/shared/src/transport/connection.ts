@@ -78,7 +78,7 @@ export class Connection {
   #lent: Frame | undefined;
   #stalled: Buffer[] = [];
   #wakeReader: (() => void) | undefined;
-  #wakeWriter: (() => void) | undefined;
+  #writers: (() => void)[] = [];
   #closed: Promise<void>;
 
   /**
@@ -167,12 +167,19 @@ export class Connection {
   async send(frame: OutgoingFrame, onFlushed?: () => void): Promise<void> {
     this.#throwIfFailed();
     this.#sendNow(frame, onFlushed);
-    while (this.#inFlight > MAX_IN_FLIGHT) {
-      await new Promise<void>((resolve) => {
-        this.#wakeWriter = resolve;
-      });
-      this.#throwIfFailed();
-    }
+    while (this.#inFlight > MAX_IN_FLIGHT) await this.flushed();
+  }
+
+  /**
+   * Resolves when the kernel has taken another frame.
+   * @throws the connection's failure
+   */
+  async flushed(): Promise<void> {
+    this.#throwIfFailed();
+    await new Promise<void>((resolve) => {
+      this.#writers.push(resolve);
+    });
+    this.#throwIfFailed();
   }
 
   async sendControl(message: ControlMessage): Promise<void> {
@@ -221,7 +228,7 @@ export class Connection {
   fail(error: BallastError): BallastError {
     this.#failure ??= error;
     this.#wakeReader?.();
-    this.#wakeWriter?.();
+    this.#wakeWriters();
     return this.#failure;
   }
 
@@ -243,6 +250,10 @@ export class Connection {
       this.#sendNow({ type: FrameType.control, checked: encodeControl({ kind: 'abort', code, message: reason.message.slice(0, 1024) }) });
     }
     await this.close();
+  }
+
+  #wakeWriters(): void {
+    for (const wake of this.#writers.splice(0)) wake();
   }
 
   #throwIfFailed(): void {
@@ -311,7 +322,7 @@ export class Connection {
     const flushed = (): void => {
       this.#inFlight -= bytes;
       onFlushed?.();
-      this.#wakeWriter?.();
+      this.#wakeWriters();
     };
     this.#socket.cork();
     pieces.forEach((piece, index) => this.#socket.write(piece, index === pieces.length - 1 ? flushed : undefined));

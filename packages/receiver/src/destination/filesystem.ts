@@ -1,0 +1,85 @@
+import { closeSync, fsync, fstatSync, fsyncSync, openSync, statfsSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { promisify } from 'node:util';
+import { BallastError, ErrorCode, systemCode } from '@ballast/shared/errors';
+import { writeFailed, PositionalStore, type RegionStore } from './region-store.js';
+import { HugePageStore } from './huge-page-store.js';
+
+/** statfs(2) types, from linux/magic.h. */
+const TMPFS = 0x01021994;
+const RAMFS = 0x858458f6;
+const HUGETLBFS = 0x958458f6;
+
+/** What matters of the filesystem that a destination lies on. */
+export interface Filesystem {
+  /** Contents go with the machine's power, so there is nothing to sync. */
+  readonly volatile: boolean;
+  /** Bytes of a huge page on hugetlbfs, where write(2) is not possible; undefined elsewhere. */
+  readonly hugePageBytes: number | undefined;
+  /** Bytes that an unprivileged writer can still have. */
+  readonly availableBytes: number;
+}
+
+export function filesystemOf(path: string): Filesystem {
+  const { type, bsize, bavail } = statfsSync(path);
+  return {
+    volatile: type === TMPFS || type === RAMFS || type === HUGETLBFS,
+    hugePageBytes: type === HUGETLBFS ? bsize : undefined,
+    availableBytes: bavail * bsize,
+  };
+}
+
+/** The store for an open file: by pwrite, or through mappings on hugetlbfs. */
+export function storeFor(fd: number, path: string, bytes: number, filesystem: Filesystem, mayHoldPages: boolean): RegionStore {
+  const { hugePageBytes } = filesystem;
+  if (hugePageBytes === undefined) return new PositionalStore(fd, path, bytes, mayHoldPages);
+  if (bytes % hugePageBytes !== 0) {
+    throw new BallastError(
+      ErrorCode.BAD_FILE,
+      `${path} lies on hugetlbfs with pages of ${hugePageBytes} bytes, and the memory has ${bytes} bytes, which is no multiple; choose another folder`,
+    );
+  }
+  return new HugePageStore(fd, path, bytes, hugePageBytes, mayHoldPages);
+}
+
+/** Bytes that a file occupies now. */
+export function allocatedBytes(fd: number): number {
+  return fstatSync(fd).blocks * 512;
+}
+
+const fsyncLater = promisify(fsync);
+
+/** @throws BallastError NO_SPACE, WRITE: some filesystems find out only now */
+export async function syncFile(fd: number, path: string): Promise<void> {
+  try {
+    await fsyncLater(fd);
+  } catch (error) {
+    throw writeFailed(path, 0, error);
+  }
+}
+
+/** Makes a rename durable. */
+export function syncFolderOf(path: string): void {
+  const fd = openSync(dirname(path), 'r');
+  try {
+    fsyncSync(fd);
+  } catch (error) {
+    // Some filesystems have nothing to sync of a folder.
+    if (systemCode(error) !== 'EINVAL') throw writeFailed(dirname(path), 0, error);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/**
+ * Checks that what may come fits, before any of it comes. The filesystem may still fill up later.
+ * @param neededBytes at most so many will be written
+ * @throws BallastError NO_SPACE
+ */
+export function checkRoom(folder: string, filesystem: Filesystem, neededBytes: number): void {
+  if (neededBytes <= filesystem.availableBytes) return;
+  throw new BallastError(
+    ErrorCode.NO_SPACE,
+    `${folder} has ${filesystem.availableBytes} bytes free and the memory may need ${neededBytes}; make room there, choose another folder, or say --no-space-check if most of it is zeros`,
+  );
+}

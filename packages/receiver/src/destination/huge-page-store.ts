@@ -1,0 +1,106 @@
+import { readSync } from 'node:fs';
+import { BallastError, ErrorCode } from '@ballast/shared/errors';
+import { allocateBlocks, mapShared, punchHole, type Mapping } from '@ballast/shared/memory';
+import { writeFailed, type RegionStore } from './region-store.js';
+
+/** One window at a time is mapped; a multiple of every huge page size up to 1 GiB. */
+const WINDOW_BYTES = 1 << 30;
+
+/**
+ * A file on hugetlbfs, where write(2) is EINVAL: written through a mapping. Each huge page is allocated before it is
+ * touched, so that an empty pool is ENOSPC and not SIGBUS.
+ */
+export class HugePageStore implements RegionStore {
+  readonly bytes: number;
+  #fd: number;
+  #path: string;
+  #pageBytes: number;
+  #mayHoldPages: boolean;
+  #allocated = new Set<number>();
+  #window: { start: number; mapping: Mapping } | undefined;
+
+  /** @param pageBytes size of a huge page; the file's size is a multiple of it */
+  constructor(fd: number, path: string, bytes: number, pageBytes: number, mayHoldPages: boolean) {
+    this.#fd = fd;
+    this.#path = path;
+    this.bytes = bytes;
+    this.#pageBytes = pageBytes;
+    this.#mayHoldPages = mayHoldPages;
+  }
+
+  write(offset: number, from: Buffer): void {
+    this.#allocate(offset, offset + from.length);
+    for (let done = 0; done < from.length; ) {
+      const { start, mapping } = this.#windowAt(offset + done);
+      done += from.copy(mapping.bytes, offset + done - start, done);
+    }
+  }
+
+  read(offset: number, into: Buffer): void {
+    for (let done = 0; done < into.length; ) {
+      const count = readSync(this.#fd, into, done, into.length - done, offset + done);
+      if (count === 0) throw new BallastError(ErrorCode.READ, `${this.#path} ended at offset ${offset + done}: someone made it shorter`);
+      done += count;
+    }
+  }
+
+  /** Whole huge pages are punched; what is left at the edges is zeroed where it is allocated. */
+  release(start: number, end: number): void {
+    if (!this.#mayHoldPages) return;
+    const first = Math.ceil(start / this.#pageBytes) * this.#pageBytes;
+    const last = Math.floor(end / this.#pageBytes) * this.#pageBytes;
+    if (first < last) {
+      try {
+        punchHole(this.#fd, first, last - first);
+      } catch (error) {
+        throw writeFailed(this.#path, first, error);
+      }
+      for (let page = first / this.#pageBytes; page < last / this.#pageBytes; page++) this.#allocated.delete(page);
+    }
+    if (first > last) this.#zero(start, end);
+    else {
+      this.#zero(start, first);
+      this.#zero(last, end);
+    }
+  }
+
+  close(): void {
+    this.#window?.mapping.unmap();
+    this.#window = undefined;
+  }
+
+  #zero(start: number, end: number): void {
+    if (start >= end) return;
+    this.#allocate(start, end);
+    for (let at = start; at < end; ) {
+      const { start: windowStart, mapping } = this.#windowAt(at);
+      const stop = Math.min(end, windowStart + mapping.bytes.length);
+      mapping.bytes.fill(0, at - windowStart, stop - windowStart);
+      at = stop;
+    }
+  }
+
+  #allocate(start: number, end: number): void {
+    for (let page = Math.floor(start / this.#pageBytes); page * this.#pageBytes < end; page++) {
+      if (this.#allocated.has(page)) continue;
+      try {
+        allocateBlocks(this.#fd, page * this.#pageBytes, this.#pageBytes);
+      } catch (error) {
+        throw writeFailed(this.#path, page * this.#pageBytes, error);
+      }
+      this.#allocated.add(page);
+    }
+  }
+
+  #windowAt(offset: number): { start: number; mapping: Mapping } {
+    const start = offset - (offset % WINDOW_BYTES);
+    if (this.#window?.start === start) return this.#window;
+    this.close();
+    try {
+      this.#window = { start, mapping: mapShared(this.#fd, start, Math.min(WINDOW_BYTES, this.bytes - start), true) };
+    } catch (error) {
+      throw writeFailed(this.#path, start, error);
+    }
+    return this.#window;
+  }
+}

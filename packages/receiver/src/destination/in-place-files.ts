@@ -1,0 +1,140 @@
+import { closeSync, constants, fstatSync, openSync, unlinkSync, writeFileSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { BallastError, ErrorCode, systemCode } from '@ballast/shared/errors';
+import { tryLock } from '@ballast/shared/memory';
+import type { Manifest } from '@ballast/shared/integrity';
+import { Outcome, type Destination } from './destination.js';
+import { checkNothingElse } from './nothing-else.js';
+import { allocatedBytes, checkRoom, filesystemOf, storeFor, syncFile, type Filesystem } from './filesystem.js';
+import { writeFailed, type RegionStore } from './region-store.js';
+
+interface InPlaceFile {
+  readonly path: string;
+  readonly fd: number;
+  readonly store: RegionStore;
+  readonly filesystem: Filesystem;
+}
+
+/** Beside a file that is being written in place: as long as it is there, the file is neither the old memory nor the new. */
+export function incompleteMarkerPath(path: string): string {
+  return `${path}.incomplete`;
+}
+
+/**
+ * Writes into files that exist, as a waiting QEMU has them mapped. There is no "whole or not there" here: from the
+ * first byte until the end the file is unusable, and FILE.incomplete beside it says so.
+ */
+export class InPlaceFiles implements Destination {
+  readonly readsBack = true;
+  readonly #files: readonly InPlaceFile[];
+
+  private constructor(files: readonly InPlaceFile[]) {
+    this.#files = files;
+  }
+
+  /** @throws BallastError NOT_FOUND, BAD_FILE, MISMATCH, BUSY, NO_SPACE, WRITE; then the files are as they were */
+  static open(paths: readonly string[], regionBytes: readonly number[], neededBytes: number | undefined): InPlaceFiles {
+    const files: InPlaceFile[] = [];
+    try {
+      for (const [index, path] of paths.entries()) files.push(openExisting(path, regionBytes[index] ?? 0));
+      const [first] = files;
+      if (first !== undefined && neededBytes !== undefined) {
+        const held = files.reduce((sum, file) => sum + allocatedBytes(file.fd), 0);
+        checkRoom(dirname(first.path), first.filesystem, neededBytes - held);
+      }
+      for (const { path } of files) writeMarker(path);
+      return new InPlaceFiles(files);
+    } catch (error) {
+      files.forEach(closeFile);
+      throw error;
+    }
+  }
+
+  get stores(): readonly RegionStore[] {
+    return this.#files.map((file) => file.store);
+  }
+
+  checkNothingElse(manifest: Manifest): void {
+    for (const [index, file] of this.#files.entries()) {
+      const region = manifest[index];
+      if (region !== undefined) checkNothingElse(file.fd, file.path, file.store, region);
+    }
+  }
+
+  async sync(): Promise<void> {
+    await Promise.all(this.#files.filter((file) => !file.filesystem.volatile).map((file) => syncFile(file.fd, file.path)));
+  }
+
+  // eslint-disable-next-line @typescript-eslint/require-await -- the contract leaves room for destinations that wait
+  async publish(): Promise<void> {
+    for (const { path } of this.#files) unlinkSync(incompleteMarkerPath(path));
+  }
+
+  /** The markers stay unless the files were published. */
+  close(_outcome: Outcome): void {
+    this.#files.forEach(closeFile);
+  }
+}
+
+/**
+ * Checks what an in-place transfer needs before anyone connects.
+ * @throws BallastError NOT_FOUND, BAD_FILE
+ */
+export function checkInPlaceFiles(paths: readonly string[]): void {
+  for (const path of paths) closeSync(openRegular(path));
+}
+
+function openRegular(path: string): number {
+  let fd: number;
+  try {
+    fd = openSync(path, constants.O_RDWR | constants.O_NONBLOCK);
+  } catch (error) {
+    const code = systemCode(error);
+    if (code === 'ENOENT') {
+      throw new BallastError(ErrorCode.NOT_FOUND, `${path} does not exist; --in-place writes into a file that does, such as a waiting QEMU's`, { cause: error });
+    }
+    if (code === 'EISDIR') throw new BallastError(ErrorCode.BAD_FILE, `${path} is a directory; expected a memory file`, { cause: error });
+    throw writeFailed(path, 0, error);
+  }
+  if (fstatSync(fd).isFile()) return fd;
+  closeSync(fd);
+  throw new BallastError(ErrorCode.BAD_FILE, `${path} is not a regular file; expected a memory file`);
+}
+
+function openExisting(path: string, bytes: number): InPlaceFile {
+  const fd = openRegular(path);
+  try {
+    if (!tryLock(fd)) throw new BallastError(ErrorCode.BUSY, `another receiver is writing ${path}; wait for it`);
+    const { size } = fstatSync(fd);
+    if (size !== bytes) {
+      throw new BallastError(ErrorCode.MISMATCH, `${path} has ${size} bytes and the sender's memory ${bytes}; start both guests with the same memory size`);
+    }
+    const filesystem = filesystemOf(path);
+    return { path, fd, store: storeFor(fd, path, bytes, filesystem, true), filesystem };
+  } catch (error) {
+    closeSync(fd);
+    throw error;
+  }
+}
+
+function writeMarker(path: string): void {
+  const marker = incompleteMarkerPath(path);
+  try {
+    const fd = openSync(marker, constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC | constants.O_NOFOLLOW, 0o600);
+    try {
+      writeFileSync(
+        fd,
+        `ballast-receive is writing ${path} in place, or was interrupted while it did.\nAs long as this note is here, the memory in that file is incomplete: run the transfer again.\n`,
+      );
+    } finally {
+      closeSync(fd);
+    }
+  } catch (error) {
+    throw writeFailed(marker, 0, error);
+  }
+}
+
+function closeFile({ fd, store }: InPlaceFile): void {
+  store.close();
+  closeSync(fd);
+}

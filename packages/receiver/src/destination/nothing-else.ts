@@ -1,0 +1,35 @@
+import { BallastError, ErrorCode } from '@ballast/shared/errors';
+import { isZero, type RegionManifest } from '@ballast/shared/integrity';
+import { LEAF_SIZE, PAGE_SIZE, seekData, seekHole } from '@ballast/shared/memory';
+import type { RegionStore } from './region-store.js';
+
+/**
+ * Checks that a file holds no page that nobody sent: wherever the filesystem has data and the manifest has no page, it
+ * must read as zeros. With the digests of the pages that were sent, this makes the root one of the whole file.
+ * @throws BallastError DIGEST_MISMATCH with the offset in bytes; READ
+ */
+export function checkNothingElse(fd: number, path: string, store: RegionStore, manifest: RegionManifest): void {
+  const page = Buffer.alloc(PAGE_SIZE);
+  for (let at = seekData(fd, 0); at !== null && at < store.bytes; ) {
+    const end = Math.min(seekHole(fd, at) ?? store.bytes, store.bytes);
+    for (let offset = at - (at % PAGE_SIZE); offset < end; ) {
+      const leafStart = offset - (offset % LEAF_SIZE);
+      const mask = manifest.mask(leafStart / LEAF_SIZE);
+      if (mask === 0xffff) {
+        offset = leafStart + LEAF_SIZE;
+        continue;
+      }
+      if ((mask & (1 << ((offset - leafStart) / PAGE_SIZE))) === 0) {
+        store.read(offset, page);
+        if (!isZero(page, 0, PAGE_SIZE)) {
+          throw new BallastError(
+            ErrorCode.DIGEST_MISMATCH,
+            `${path} holds bytes at offset ${offset} that nobody sent; another program may be writing it`,
+          );
+        }
+      }
+      offset += PAGE_SIZE;
+    }
+    at = end >= store.bytes ? null : seekData(fd, end);
+  }
+}

@@ -1,0 +1,40 @@
+import { BallastError, ErrorCode } from '@ballast/shared/errors';
+import type { Destination } from './destination.js';
+import type { RegionStore } from './region-store.js';
+
+/** Keeps nothing: what arrives is verified and forgotten. For trials of a link or of a source. */
+export function sink(regionBytes: readonly number[]): Destination {
+  const stores = regionBytes.map(
+    (bytes): RegionStore => ({
+      bytes,
+      write() {
+        // Forgotten.
+      },
+      read() {
+        throw new BallastError(ErrorCode.INTERNAL, 'a sink holds nothing that could be read back');
+      },
+      release() {
+        // Nothing is held.
+      },
+      close() {
+        // Nothing is open.
+      },
+    }),
+  );
+  return {
+    stores,
+    readsBack: false,
+    checkNothingElse() {
+      // Holds nothing at all.
+    },
+    async sync() {
+      // Nothing to keep.
+    },
+    async publish() {
+      // Nothing to show.
+    },
+    close() {
+      // Nothing is open.
+    },
+  };
+}

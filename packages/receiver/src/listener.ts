@@ -1,0 +1,167 @@
+import { createServer, type Server, type Socket } from 'node:net';
+import { BallastError, ErrorCode, systemCode } from '@ballast/shared/errors';
+import type { ControlOf } from '@ballast/shared/protocol';
+import { accept, formatAddress, isLoopback, type Address, type Connection } from '@ballast/shared/transport';
+
+/** Connections that have not said hello yet; beyond that the oldest is dropped, so that idle strangers keep nobody out. */
+const MAX_STRANGERS = 256;
+/** Milliseconds that a connection has for its hello. */
+const HELLO_TIMEOUT_MS = 10_000;
+
+/** A sender that has said hello and waits for an answer. */
+export interface Caller {
+  readonly connection: Connection;
+  readonly hello: ControlOf<'hello'>;
+  /** "ADDRESS:PORT" of the sender. */
+  readonly address: string;
+}
+
+export interface ListenerOptions {
+  readonly address: Address;
+  readonly timeoutMs: number;
+  /** Told of every connection that was turned away, and why. */
+  readonly onStranger: (error: BallastError) => void;
+}
+
+/**
+ * Listens, and picks senders out of whatever connects: a connection counts only once its hello was read and checked.
+ * One caller is served at a time; others are told so.
+ */
+export class Listener {
+  #server: Server;
+  #options: ListenerOptions;
+  #strangers = new Set<Connection>();
+  #closing = new Set<Promise<void>>();
+  #waiting: ((caller: Caller) => void) | undefined;
+
+  private constructor(server: Server, options: ListenerOptions) {
+    this.#server = server;
+    this.#options = options;
+    server.on('connection', (socket: Socket) => {
+      this.#track(this.#greet(socket));
+    });
+  }
+
+  /** @throws BallastError LISTEN when the address cannot be had */
+  static async open(options: ListenerOptions): Promise<Listener> {
+    const { address } = options;
+    // Paused until its reads are set up; see `accept`.
+    const server = createServer({ pauseOnConnect: true, keepAlive: true });
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', (error) => {
+        reject(listenFailed(address, error));
+      });
+      server.listen({ host: address.host, port: address.port, exclusive: true }, resolve);
+    });
+    server.removeAllListeners('error');
+    server.on('error', (error) => {
+      options.onStranger(listenFailed(address, error));
+    });
+    return new Listener(server, options);
+  }
+
+  /** The address that was bound: the real port where any was asked for. */
+  get address(): Address {
+    const bound = this.#server.address();
+    if (bound === null || typeof bound === 'string') return this.#options.address;
+    return { host: bound.address, port: bound.port };
+  }
+
+  /**
+   * The next sender that says a proper hello.
+   * @throws BallastError ABORTED by the signal
+   */
+  async nextCaller(signal: AbortSignal | undefined): Promise<Caller> {
+    return await new Promise<Caller>((resolve, reject) => {
+      const onAbort = (): void => {
+        this.#waiting = undefined;
+        reject(new BallastError(ErrorCode.ABORTED, 'interrupted while waiting for a sender'));
+      };
+      if (signal?.aborted === true) {
+        onAbort();
+        return;
+      }
+      signal?.addEventListener('abort', onAbort, { once: true });
+      this.#waiting = (caller) => {
+        signal?.removeEventListener('abort', onAbort);
+        resolve(caller);
+      };
+    });
+  }
+
+  /** Stops listening and ends every connection that has not become a caller. */
+  async close(): Promise<void> {
+    this.#server.close();
+    const reason = new BallastError(ErrorCode.ABORTED, 'the receiver ends');
+    await Promise.all([...this.#strangers].map((connection) => connection.abort(reason)));
+    await Promise.all(this.#closing);
+  }
+
+  async #greet(socket: Socket): Promise<void> {
+    const address = formatAddress({ host: socket.remoteAddress ?? 'unknown', port: socket.remotePort ?? 0 });
+    const connection = accept(socket, { timeoutMs: this.#options.timeoutMs, peer: `the sender at ${address}` });
+    this.#strangers.add(connection);
+    this.#dropOldest();
+    const timer = setTimeout(() => {
+      connection.fail(new BallastError(ErrorCode.TIMEOUT, `${address} connected and said nothing for ${HELLO_TIMEOUT_MS / 1000} s`));
+    }, HELLO_TIMEOUT_MS);
+    try {
+      const hello = await connection.expect('hello');
+      const waiting = this.#waiting;
+      if (waiting === undefined) throw new BallastError(ErrorCode.BUSY, 'this receiver is busy with another sender; try again later');
+      this.#waiting = undefined;
+      waiting({ connection, hello, address });
+    } catch (error) {
+      const reason = BallastError.from(error);
+      this.#options.onStranger(new BallastError(reason.code, `turned away a connection from ${address}: ${reason.message}`, { cause: reason }));
+      await connection.abort(reason);
+    } finally {
+      clearTimeout(timer);
+      this.#strangers.delete(connection);
+    }
+  }
+
+  #dropOldest(): void {
+    if (this.#strangers.size <= MAX_STRANGERS) return;
+    for (const oldest of this.#strangers) {
+      this.#strangers.delete(oldest);
+      oldest.fail(new BallastError(ErrorCode.BUSY, 'too many connections that say nothing'));
+      return;
+    }
+  }
+
+  #track(work: Promise<void>): void {
+    const done: Promise<void> = work.finally(() => this.#closing.delete(done));
+    this.#closing.add(done);
+  }
+}
+
+function listenFailed(address: Address, error: Error): BallastError {
+  const name = formatAddress(address);
+  const options = { cause: error };
+  switch (systemCode(error)) {
+    case 'EADDRINUSE':
+      return new BallastError(ErrorCode.LISTEN, `${name} is in use by another program; choose another port with --listen, or 0 for any`, options);
+    case 'EACCES':
+      return new BallastError(ErrorCode.LISTEN, `this user may not listen at ${name}; choose a port above 1023`, options);
+    case 'EADDRNOTAVAIL':
+      return new BallastError(ErrorCode.LISTEN, `${address.host} is no address of this machine; choose one that is`, options);
+    case 'ENOTFOUND':
+    case 'EAI_AGAIN':
+      return new BallastError(ErrorCode.LISTEN, `the host name in ${name} is not known here; give an IP address`, options);
+    default:
+      return new BallastError(ErrorCode.LISTEN, `cannot listen at ${name} (${systemCode(error) ?? error.message})`, options);
+  }
+}
+
+/**
+ * Refuses to listen where anyone can connect and nobody is authenticated.
+ * @throws BallastError USAGE
+ */
+export function checkExposure(address: Address, insecure: boolean): void {
+  if (insecure || isLoopback(address.host)) return;
+  throw new BallastError(
+    ErrorCode.USAGE,
+    `${formatAddress(address)} can be reached from other machines, and nothing authenticates them; listen on 127.0.0.1, or say --insecure if the network is trusted`,
+  );
+}

@@ -1,0 +1,142 @@
+import { BallastError, ErrorCode } from '@ballast/shared/errors';
+import { RegionManifest, digestOf } from '@ballast/shared/integrity';
+import { LEAF_PAGES, LEAF_SIZE, PAGE_SIZE, PageCoverage } from '@ballast/shared/memory';
+import { decodeLeafRecords, decodeRanges, decodeWhiteouts, type Frame, type LeafRecord, type PageRun } from '@ballast/shared/protocol';
+import type { RegionStore } from './destination/region-store.js';
+
+/** Leaves that may be wrong at once; more of them are no accident on the way. */
+const MAX_WRONG_LEAVES = 1024;
+/** Bytes written before they are read back: few enough to be in the cache still. */
+const STORE_BYTES = 256 << 10;
+
+/**
+ * One region on its way in: applies frames to the store, reads back what was stored, and keeps the books. Each page is
+ * told about exactly once, sent or released; each leaf's digest is computed from what the store gives back.
+ */
+export class ReceivedRegion {
+  readonly manifest: RegionManifest;
+  readonly store: RegionStore;
+  readonly #index: number;
+  readonly #readsBack: boolean;
+  readonly #coverage: PageCoverage;
+  /** Leaves that did not arrive as they were sent, and are expected again. */
+  readonly #wrong = new Set<number>();
+  #sentBytes = 0;
+
+  constructor(index: number, store: RegionStore, readsBack: boolean) {
+    this.#index = index;
+    this.store = store;
+    this.#readsBack = readsBack;
+    this.manifest = new RegionManifest(store.bytes);
+    this.#coverage = new PageCoverage(store.bytes / PAGE_SIZE);
+  }
+
+  /** Bytes of memory that were told about so far. */
+  get coveredBytes(): number {
+    return this.#coverage.covered * PAGE_SIZE;
+  }
+
+  /** Bytes of pages that came. */
+  get sentBytes(): number {
+    return this.#sentBytes;
+  }
+
+  get wrongLeaves(): readonly number[] {
+    return [...this.#wrong];
+  }
+
+  /** @throws BallastError PROTOCOL, WRITE */
+  applyRanges({ header, payload }: Frame): void {
+    for (const run of decodeRanges(payload, header.count, header.base, this.#coverage.pages)) this.#release(run);
+  }
+
+  /** @throws BallastError PROTOCOL, WRITE */
+  applyWhiteouts({ header, payload }: Frame): void {
+    for (const run of decodeWhiteouts(payload, header.count, this.#coverage.pages)) this.#release(run);
+  }
+
+  /**
+   * Stores the pages of a leaves frame and checks each leaf against its digest.
+   * @param scratch as large as the payload: where pages are read back to
+   * @returns leaves of this frame that are not what was sent
+   * @throws BallastError PROTOCOL, WRITE, NO_SPACE, READ
+   */
+  applyLeaves({ header, payload }: Frame, scratch: Buffer): number[] {
+    const records = decodeLeafRecords(header, payload, this.store.bytes);
+    for (const record of records) this.#expectLeaf(record);
+    this.#storePages(records, payload, scratch);
+    const arrived = this.#readsBack ? scratch : payload;
+    return records.filter((record) => !this.#settle(record, arrived)).map((record) => record.leaf);
+  }
+
+  /**
+   * Checks that the books are complete: every page was told about.
+   * @throws BallastError PROTOCOL when pages were never told about
+   */
+  checkComplete(): void {
+    const page = this.#coverage.firstUncovered();
+    if (page === undefined) return;
+    throw new BallastError(
+      ErrorCode.PROTOCOL,
+      `the sender said that it was done, but never told about the page at offset ${page * PAGE_SIZE} of memory file ${this.#index}`,
+    );
+  }
+
+  /** The leaf must be new, or one that was asked for again. */
+  #expectLeaf({ leaf, mask, sent }: LeafRecord): void {
+    if (sent !== mask) throw new BallastError(ErrorCode.PROTOCOL, `the sender left out pages of leaf ${leaf}, which nothing here holds`);
+    if (this.#wrong.has(leaf)) return;
+    if (!this.#coverage.coverLeaf(leaf, mask)) throw this.#toldTwice(leaf * LEAF_PAGES);
+  }
+
+  #release({ start, end }: PageRun): void {
+    if (!this.#coverage.cover(start, end)) throw this.#toldTwice(start);
+    this.store.release(start * PAGE_SIZE, end * PAGE_SIZE);
+  }
+
+  #toldTwice(page: number): BallastError {
+    return new BallastError(
+      ErrorCode.PROTOCOL,
+      `the sender told twice about a page near offset ${page * PAGE_SIZE} of memory file ${this.#index}`,
+    );
+  }
+
+  /** Runs of pages that touch in the file touch in the payload, too: each is one write and one read. */
+  #storePages(records: readonly LeafRecord[], payload: Buffer, scratch: Buffer): void {
+    let run = { offset: -1, at: 0, length: 0 };
+    const store = (): void => {
+      if (run.length === 0) return;
+      this.store.write(run.offset, payload.subarray(run.at, run.at + run.length));
+      if (this.#readsBack) this.store.read(run.offset, scratch.subarray(run.at, run.at + run.length));
+      this.#sentBytes += run.length;
+    };
+    for (const { leaf, sent, at } of records) {
+      let from = at;
+      for (let page = 0; page < LEAF_PAGES; page++) {
+        if ((sent & (1 << page)) === 0) continue;
+        const offset = leaf * LEAF_SIZE + page * PAGE_SIZE;
+        if (offset !== run.offset + run.length || run.length >= STORE_BYTES) {
+          store();
+          run = { offset, at: from, length: 0 };
+        }
+        run.length += PAGE_SIZE;
+        from += PAGE_SIZE;
+      }
+    }
+    store();
+  }
+
+  #settle({ leaf, mask, at, stored, digest }: LeafRecord, arrived: Buffer): boolean {
+    const found = digestOf(arrived.subarray(at, at + stored));
+    if (found.equals(digest)) {
+      this.#wrong.delete(leaf);
+      this.manifest.set(leaf, mask, found);
+      return true;
+    }
+    this.#wrong.add(leaf);
+    if (this.#wrong.size > MAX_WRONG_LEAVES) {
+      throw new BallastError(ErrorCode.DIGEST_MISMATCH, `more than ${MAX_WRONG_LEAVES} leaves are not what was sent; check the memory and the disk of this machine`);
+    }
+    return false;
+  }
+}

@@ -1,0 +1,64 @@
+import { BallastError, ErrorCode, systemCode } from '@ballast/shared/errors';
+import { dial, formatAddress, type Address, type Connection } from '@ballast/shared/transport';
+
+/**
+ * Connects to a receiver.
+ * @param timeoutMs milliseconds to wait for the connection, and later for any word of the peer
+ * @throws BallastError CONNECT when nobody can be reached, ABORTED
+ */
+export async function connectToReceiver(address: Address, timeoutMs: number, signal: AbortSignal | undefined): Promise<Connection> {
+  const name = formatAddress(address);
+  const { socket, start } = dial(address.host, address.port);
+  try {
+    await new Promise<void>((resolve, reject) => {
+      const timer = setTimeout(() => {
+        reject(new BallastError(ErrorCode.CONNECT, `nobody answered at ${name} within ${timeoutMs / 1000} s; check the address, the route and the firewall`));
+      }, timeoutMs);
+      const settle = (then: () => void): void => {
+        clearTimeout(timer);
+        signal?.removeEventListener('abort', onAbort);
+        socket.removeListener('error', onError);
+        then();
+      };
+      const onError = (error: Error): void => {
+        settle(() => {
+          reject(connectFailed(name, error));
+        });
+      };
+      const onAbort = (): void => {
+        settle(() => {
+          reject(aborted());
+        });
+      };
+      socket.once('error', onError);
+      socket.once('connect', () => {
+        settle(resolve);
+      });
+      if (signal?.aborted === true) onAbort();
+      else signal?.addEventListener('abort', onAbort, { once: true });
+    });
+  } catch (error) {
+    socket.on('error', () => undefined);
+    socket.destroy();
+    throw error;
+  }
+  return start({ timeoutMs, peer: `the receiver at ${name}` });
+}
+
+export function aborted(): BallastError {
+  return new BallastError(ErrorCode.ABORTED, 'the transfer was interrupted before it was complete');
+}
+
+function connectFailed(name: string, error: Error): BallastError {
+  const code = systemCode(error);
+  const options = { cause: error };
+  switch (code) {
+    case 'ECONNREFUSED':
+      return new BallastError(ErrorCode.CONNECT, `nobody listens at ${name}; start ballast-receive there, or check the port`, options);
+    case 'ENOTFOUND':
+    case 'EAI_AGAIN':
+      return new BallastError(ErrorCode.CONNECT, `the host name in ${name} is not known here; check its spelling or give an IP address`, options);
+    default:
+      return new BallastError(ErrorCode.CONNECT, `${name} cannot be reached (${code ?? error.message}); check the address, the route and the firewall`, options);
+  }
+}

@@ -1,0 +1,108 @@
+import { nonZeroMask } from '@ballast/shared/integrity';
+import { LEAF_SIZE, PAGE_SIZE, popCount, type ExtentSet } from '@ballast/shared/memory';
+import type { SourceRegion } from './source/memory-source.js';
+
+/** A leaf of which some pages were read. */
+export interface ReadLeaf {
+  readonly leaf: number;
+  /** Pages that were read and scanned: bit n is page n of the leaf. The others are free. */
+  readonly scanned: number;
+  /** Pages of those that are not zero. */
+  readonly mask: number;
+  /** Where the scanned pages lie in the memory that they were read to, without gaps. */
+  readonly at: number;
+  /** The pages that are not zero, counted among the scanned ones: what `PageBatch.pack` wants. */
+  readonly keep: number;
+}
+
+/** Leaves of one stretch: reads are large enough that the system call costs little, and stay in the cache. */
+const STRETCH_LEAVES = 8;
+
+/**
+ * Walks the pages of a region that are to be scanned, by ascending address, a stretch of leaves at a time. It reads
+ * nothing outside them: no hole is touched and no free page read.
+ */
+export class LeafReader {
+  #region: SourceRegion;
+  #scan: ExtentSet;
+  /** The run of `scan` that is next, and the byte in it. */
+  #run = 0;
+  #position: number;
+
+  /** @param scan bytes to read, whole pages */
+  constructor(region: SourceRegion, scan: ExtentSet) {
+    this.#region = region;
+    this.#scan = scan;
+    this.#position = scan.count > 0 ? scan.start(0) : 0;
+  }
+
+  /** Whether all was read. */
+  get done(): boolean {
+    return this.#run >= this.#scan.count;
+  }
+
+  /**
+   * Reads the next stretch into `memory` from `at` on. Runs of the file that touch are read at once, whatever leaves
+   * they belong to.
+   * @param maxLeaves at most so many leaves; `memory` has room for all of their pages
+   * @returns the leaves, ascending, each with all of its scanned pages
+   * @throws BallastError SOURCE_CHANGED, READ
+   */
+  readStretch(memory: Buffer, at: number, maxLeaves: number): ReadLeaf[] {
+    const planned: { leaf: number; scanned: number; at: number }[] = [];
+    let end = at;
+    let read = { offset: this.#position, at, length: 0 };
+    const flushRead = (): void => {
+      if (read.length > 0) this.#region.reads.read(memory.subarray(read.at, read.at + read.length), read.offset);
+    };
+
+    while (!this.done && planned.length < Math.min(maxLeaves, STRETCH_LEAVES)) {
+      const leaf = Math.floor(this.#position / LEAF_SIZE);
+      const leafStart = leaf * LEAF_SIZE;
+      const leafAt = end;
+      let scanned = 0;
+      while (!this.done && this.#position < leafStart + LEAF_SIZE) {
+        const start = this.#position;
+        const stop = Math.min(this.#scan.end(this.#run), leafStart + LEAF_SIZE);
+        if (start !== read.offset + read.length) {
+          flushRead();
+          read = { offset: start, at: end, length: 0 };
+        }
+        read.length += stop - start;
+        end += stop - start;
+        scanned |= pageBits((start - leafStart) / PAGE_SIZE, (stop - leafStart) / PAGE_SIZE);
+        this.#advance(stop);
+      }
+      planned.push({ leaf, scanned, at: leafAt });
+    }
+    flushRead();
+    return planned.map((plan) => {
+      const keep = nonZeroMask(memory, plan.at, popCount(plan.scanned));
+      return { ...plan, keep, mask: deposit(keep, plan.scanned) };
+    });
+  }
+
+  #advance(stop: number): void {
+    this.#position = stop;
+    if (stop < this.#scan.end(this.#run)) return;
+    this.#run++;
+    if (!this.done) this.#position = this.#scan.start(this.#run);
+  }
+}
+
+/** Bits `start` to `end` - 1. */
+function pageBits(start: number, end: number): number {
+  return (2 ** end - 1) & ~(2 ** start - 1);
+}
+
+/** Puts the n-th bit of `bits` where the n-th set bit of `mask` is (the instruction pdep). */
+function deposit(bits: number, mask: number): number {
+  if (mask === 0xffff) return bits;
+  let result = 0;
+  for (let rest = mask, n = 0; rest !== 0; n++) {
+    const lowest = rest & -rest;
+    if ((bits & (1 << n)) !== 0) result |= lowest;
+    rest ^= lowest;
+  }
+  return result;
+}

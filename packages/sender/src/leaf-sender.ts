@@ -1,0 +1,81 @@
+import { setImmediate } from 'node:timers/promises';
+import { digestOf, type RegionManifest } from '@ballast/shared/integrity';
+import { FrameType } from '@ballast/shared/protocol';
+import { PAGE_SIZE, popCount, type ExtentSet } from '@ballast/shared/memory';
+import type { Connection } from '@ballast/shared/transport';
+import type { Announcer } from './announcer.js';
+import { LeafReader } from './leaf-reader.js';
+import type { BatchPool, PageBatch } from './page-batch.js';
+import type { SourceRegion } from './source/memory-source.js';
+
+/** What the walk over the pages has done so far; the pipeline's gauges. */
+export interface WalkCounts {
+  /** Bytes of pages read and scanned. */
+  scannedBytes: number;
+  /** Bytes of pages sent. */
+  sentBytes: number;
+}
+
+/** Milliseconds of work without a pause after which timers and signals get their turn. */
+const MAX_BUSY_MS = 50;
+
+/** Where the bytes of a region go, and what is noted on the way. */
+export interface LeafDestination {
+  readonly connection: Connection;
+  readonly pool: BatchPool;
+  readonly region: number;
+  /** Told of the pages that are not sent. */
+  readonly announcer: Announcer;
+  /** Gets an entry for each leaf that holds anything. */
+  readonly manifest: RegionManifest;
+  readonly counts: WalkCounts;
+}
+
+/**
+ * The data path: reads the pages of `scan`, finds the zeros, hashes each leaf, and sends it at once.
+ *
+ *      file --pread--> batch memory --zero scan--> packed pages --BLAKE3 a leaf--> leaves frame --> socket
+ *
+ * A batch is sent when no further leaf would surely fit, which depends on the pages alone. What is hashed is what is
+ * sent: the bytes are read once.
+ * @throws BallastError SOURCE_CHANGED, READ, or the connection's failure
+ */
+export async function sendLeaves(region: SourceRegion, scan: ExtentSet, to: LeafDestination): Promise<void> {
+  const reader = new LeafReader(region, scan);
+  let batch = await to.pool.take(to.connection);
+  let pausedAt = Date.now();
+  while (!reader.done) {
+    for (const { leaf, scanned, mask, at, keep } of reader.readStretch(batch.memory, batch.filled, batch.room)) {
+      to.counts.scannedBytes += popCount(scanned) * PAGE_SIZE;
+      await to.announcer.leaf(leaf, scanned, mask);
+      if (mask === 0) continue;
+      const pages = batch.pack(at, keep);
+      const digest = digestOf(pages);
+      to.manifest.set(leaf, mask, digest);
+      batch.add(leaf, mask, mask, pages.length, digest);
+    }
+    if (batch.room === 0) {
+      await sendBatch(batch, to);
+      batch = await to.pool.take(to.connection);
+    }
+    if (Date.now() - pausedAt > MAX_BUSY_MS) {
+      await setImmediate();
+      if (to.connection.failure !== undefined) throw to.connection.failure;
+      pausedAt = Date.now();
+    }
+  }
+  if (batch.count > 0) await sendBatch(batch, to);
+  else to.pool.give(batch);
+  await to.announcer.finish();
+}
+
+async function sendBatch(batch: PageBatch, { connection, pool, region, counts }: LeafDestination): Promise<void> {
+  const { table, pages } = batch.payload();
+  counts.sentBytes += pages.length;
+  await connection.send(
+    { type: FrameType.leaves, region, count: batch.count, base: batch.base, checked: table, pages },
+    () => {
+      pool.give(batch);
+    },
+  );
+}

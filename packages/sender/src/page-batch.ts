@@ -1,0 +1,127 @@
+import { LEAF_RECORD_SIZE, MAX_BATCH_BYTES, MAX_BATCH_LEAVES, encodeLeafRecord } from '@ballast/shared/protocol';
+import { LEAF_SIZE, PAGE_SIZE } from '@ballast/shared/memory';
+import type { Connection } from '@ballast/shared/transport';
+
+/**
+ * One leaves frame in the making: page bytes packed without gaps, and the table that says where they belong.
+ *
+ *      memory   | packed pages of leaves added so far | raw pages just read, not yet classified | room |
+ *               0                                 filled                                     MAX_BATCH_BYTES
+ *
+ * Pages are read behind `filled` and moved down over those that turned out to be zeros, so that what was read once is
+ * what is hashed and what is sent, and most of it is never moved.
+ */
+export class PageBatch {
+  readonly memory = Buffer.from(new ArrayBuffer(MAX_BATCH_BYTES));
+  #table = Buffer.alloc(MAX_BATCH_LEAVES * LEAF_RECORD_SIZE);
+  #filled = 0;
+  #count = 0;
+  #base = 0;
+
+  /** Bytes of packed pages. */
+  get filled(): number {
+    return this.#filled;
+  }
+
+  /** Leaves added. */
+  get count(): number {
+    return this.#count;
+  }
+
+  /** Index of the first leaf, from which the table counts. */
+  get base(): number {
+    return this.#base;
+  }
+
+  /** Leaves that surely fit, however many pages each has. */
+  get room(): number {
+    return Math.min(Math.floor((MAX_BATCH_BYTES - this.#filled) / LEAF_SIZE), MAX_BATCH_LEAVES - this.#count);
+  }
+
+  /**
+   * Moves those of the raw pages at `at` that `keep` names down to the end of the packed pages, and returns them as one
+   * run of bytes. They are not part of the frame until `add`.
+   * @param keep bit n stands for the n-th page at `at`
+   */
+  pack(at: number, keep: number): Buffer {
+    return this.#moveDown(this.#filled, at, keep);
+  }
+
+  /** As `pack`, but leaves the pages where they begin: for reading without sending. */
+  packAt(at: number, keep: number): Buffer {
+    return this.#moveDown(at, at, keep);
+  }
+
+  /**
+   * Adds a leaf whose pages lie at the end of the packed ones.
+   * @param mask pages of the leaf that are not zero
+   * @param sent those of them whose bytes were packed
+   */
+  add(leaf: number, mask: number, sent: number, sentBytes: number, digest: Uint8Array): void {
+    if (this.#count === 0) this.#base = leaf;
+    encodeLeafRecord(this.#table, this.#count, leaf - this.#base, mask, sent, sentBytes, digest);
+    this.#filled += sentBytes;
+    this.#count++;
+  }
+
+  /** The frame's payload: views, valid until `clear`. */
+  payload(): { table: Buffer; pages: Buffer } {
+    return { table: this.#table.subarray(0, this.#count * LEAF_RECORD_SIZE), pages: this.memory.subarray(0, this.#filled) };
+  }
+
+  clear(): void {
+    this.#filled = 0;
+    this.#count = 0;
+  }
+
+  #moveDown(start: number, at: number, keep: number): Buffer {
+    let end = start;
+    for (let rest = keep, from = at; rest !== 0; ) {
+      const skip = trailingZeros(rest);
+      const run = trailingZeros(~(rest >>> skip));
+      from += skip * PAGE_SIZE;
+      const length = run * PAGE_SIZE;
+      if (from !== end) this.memory.copyWithin(end, from, from + length);
+      end += length;
+      from += length;
+      rest >>>= skip + run;
+    }
+    return this.memory.subarray(start, end);
+  }
+}
+
+function trailingZeros(bits: number): number {
+  return 31 - Math.clz32(bits & -bits);
+}
+
+/** A fixed number of batches that go round: filled, handed to the socket, and filled again when the kernel has taken them. */
+export class BatchPool {
+  #free: PageBatch[] = [];
+  #unmade: number;
+
+  /** @param size batches, each a little over 1 MiB, made when first needed */
+  constructor(size: number) {
+    this.#unmade = size;
+  }
+
+  /**
+   * An empty batch, as soon as there is one.
+   * @throws the failure of the connection that the batches in use wait for
+   */
+  async take(connection: Connection): Promise<PageBatch> {
+    for (;;) {
+      const batch = this.#free.pop();
+      if (batch !== undefined) return batch;
+      if (this.#unmade > 0) {
+        this.#unmade--;
+        return new PageBatch();
+      }
+      await connection.flushed();
+    }
+  }
+
+  give(batch: PageBatch): void {
+    batch.clear();
+    this.#free.push(batch);
+  }
+}

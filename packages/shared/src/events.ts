@@ -1,0 +1,90 @@
+import type { ErrorCode } from './errors.js';
+
+/**
+ * What both programs tell while they work, as typed events of the library and as lines of `--json`. docs/events.md
+ * describes them for users.
+ */
+
+/** The result of a transfer; both sides report the same figures, each its own `wireBytes` and `seconds`. */
+export interface TransferResult {
+  /** Root of the manifest, hexadecimal: equal on both sides, the receiver's read back from its file. */
+  readonly root: string;
+  /** Size of all memory files in bytes: data + zero + free. */
+  readonly memoryBytes: number;
+  /** Bytes of pages that are not zero. */
+  readonly dataBytes: number;
+  /** Bytes of pages that were scanned and are zero. */
+  readonly zeroBytes: number;
+  /** Bytes of pages that the balloon map takes out; always 0 with `unmodified`, which knows none. */
+  readonly freeBytes: number;
+  /** Bytes of all frames of the transfer in both directions, headers included. */
+  readonly wireBytes: number;
+  /** Bytes of pages sent, those sent twice counted twice. */
+  readonly sentBytes: number;
+  /** Pages read and scanned for zeros. */
+  readonly scannedPages: number;
+  /** Pages that the balloon map was asked for. */
+  readonly askedPages: number;
+  /** Whiteouts written, 9 bytes each. */
+  readonly whiteouts: number;
+  /** Bytes of page ranges: the balloon map and, with `bitmap`, the zero ranges. */
+  readonly mapBytes: number;
+  /** BLAKE3 of the balloon map that was used, hexadecimal. */
+  readonly mapDigest: string;
+  readonly strategy: string;
+  /** From the connection to the published file. */
+  readonly seconds: number;
+}
+
+export interface ProgressEvent {
+  readonly event: 'progress';
+  /** What is being done: "map", "send", "check", "verify"… */
+  readonly phase: string;
+  /** Bytes of memory dealt with so far. */
+  readonly doneBytes: number;
+  /** Bytes of memory that there are to deal with. */
+  readonly totalBytes: number;
+  /** Bytes on the wire so far, both directions. */
+  readonly wireBytes: number;
+  readonly seconds: number;
+}
+
+export interface ListeningEvent {
+  readonly event: 'listening';
+  readonly host: string;
+  readonly port: number;
+}
+
+/** The connection stands and the other side agreed. */
+export interface ConnectedEvent {
+  readonly event: 'connected';
+  /** Address of the other side. */
+  readonly peer: string;
+}
+
+/** Something that the user should know and that does not end the transfer: a stranger was turned away… */
+export interface WarningEvent {
+  readonly event: 'warning';
+  readonly code: ErrorCode;
+  readonly message: string;
+}
+
+export interface DoneEvent extends TransferResult {
+  readonly event: 'done';
+}
+
+export type SendEvent = ConnectedEvent | ProgressEvent | WarningEvent | DoneEvent;
+export type ReceiveEvent = ListeningEvent | ConnectedEvent | ProgressEvent | WarningEvent | DoneEvent;
+
+/** Milliseconds between two progress events. */
+const PROGRESS_INTERVAL_MS = 250;
+
+/** Calls `report` at even intervals until it is stopped, so that progress costs the data path nothing. */
+export function everyInterval(report: () => void): { stop(): void } {
+  const timer = setInterval(report, PROGRESS_INTERVAL_MS);
+  return {
+    stop() {
+      clearInterval(timer);
+    },
+  };
+}

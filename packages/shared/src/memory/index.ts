@@ -1,0 +1,16 @@
+export { ExtentSet, ExtentSetBuilder } from './extents.js';
+export type { Extent } from './extents.js';
+export {
+  SystemCallError,
+  allocateBlocks,
+  mapShared,
+  punchHole,
+  renameNoReplace,
+  seekData,
+  seekHole,
+  tryLock,
+} from './libc.js';
+export type { Mapping } from './libc.js';
+export { PageCoverage, popCount } from './page-coverage.js';
+export { LEAF_PAGES, LEAF_SIZE, MAX_REGION_BYTES, PAGE_SIZE, checkRegionSize, leafCount } from './page.js';
+export { readBalloonBitmap, readBalloonJson } from './stub.js';

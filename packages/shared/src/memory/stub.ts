@@ -1,0 +1,3 @@
+import { ExtentSet } from './extents.js';
+export function readBalloonBitmap(_path: string, _bytes: number): ExtentSet { return ExtentSet.empty; }
+export function readBalloonJson(_path: string, _bytes: number): ExtentSet { return ExtentSet.empty; }
