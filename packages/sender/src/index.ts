@@ -7,3 +7,5 @@ export type { SendOptions } from './send-memory.js';
 export { ReadMethod } from './source/memory-source.js';
 export { STRATEGY_NAMES } from './strategy.js';
 export type { StrategyName } from './strategy.js';
+export { digestMemory, mapMemory } from './survey.js';
+export type { MemoryDigest, PageTotals, RegionMap, SurveyOptions } from './survey.js';

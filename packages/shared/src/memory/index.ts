@@ -13,4 +13,4 @@ export {
 export type { Mapping } from './libc.js';
 export { PageCoverage, popCount } from './page-coverage.js';
 export { LEAF_PAGES, LEAF_SIZE, MAX_REGION_BYTES, PAGE_SIZE, checkRegionSize, leafCount } from './page.js';
-export { readBalloonBitmap, readBalloonJson } from './stub.js';
+export { encodeBalloonBitmap, readBalloonBitmap, readBalloonJson } from './stub.js';

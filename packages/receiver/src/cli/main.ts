@@ -1,0 +1,71 @@
+import { describeResult, parseSeconds, printable, runProgram, type ActionContext, type CommonOptions } from '@ballast/shared/cli';
+import { BallastError } from '@ballast/shared/errors';
+import { formatAddress, parseAddress, type Address } from '@ballast/shared/transport';
+import { receiveForever, receiveMemory, type ReceiveOptions } from '../receive-memory.js';
+import { VERSION } from './version.js';
+
+interface ReceiveCliOptions extends CommonOptions {
+  readonly listen?: Address;
+  readonly force?: boolean;
+  readonly sink?: boolean;
+  readonly inPlace?: boolean;
+  readonly insecure?: boolean;
+  readonly spaceCheck: boolean;
+  readonly keepListening?: boolean;
+  readonly timeout: number;
+}
+
+/** The program ballast-receive. Returns its exit status. */
+export async function main(argv: readonly string[]): Promise<number> {
+  return await runProgram('ballast-receive', argv, (program, bind) => {
+    program
+      .description("Receives a virtual machine's memory from ballast-send, and gives the file its name once it is proved right.")
+      .version(VERSION)
+      .argument('[FILE...]', 'files to make, in the same order as on the other side')
+      .option('--listen <HOST:PORT>', 'where to wait for the sender; port 0 for any (default: 127.0.0.1:7700)', (text: string) => parseAddress(text, 0))
+      .option('--force', 'replace FILE if it exists')
+      .option('--sink', 'verify what comes and write no file')
+      .option('--in-place', 'write into the existing FILE, as a waiting QEMU has it mapped; a failed run leaves it unusable')
+      .option('--insecure', 'listen beyond this machine although nothing authenticates the sender')
+      .option('--no-space-check', 'start even if the memory might not fit the filesystem')
+      .option('--keep-listening', 'wait for the next sender afterwards')
+      .option('--timeout <SECONDS>', 'give up when the sender is silent for so long', (text: string) => parseSeconds(text, 1), 30)
+      .action(bind(runReceive));
+    program.addHelpText('after', EXAMPLES);
+  });
+}
+
+const EXAMPLES = `
+Examples:
+  ballast-receive guest.mem
+  ballast-receive guest.mem --listen 0.0.0.0:7700 --insecure
+  ballast-receive --sink --keep-listening`;
+
+async function runReceive(options: ReceiveCliOptions, { args: files, output, signal }: ActionContext): Promise<void> {
+  const what = options.sink === true ? 'received and verified a memory' : `received ${files.map((file) => printable(file, 200)).join(', ')}`;
+  const receive: ReceiveOptions = {
+    files,
+    ...(options.listen === undefined ? {} : { listen: options.listen }),
+    force: options.force ?? false,
+    sink: options.sink ?? false,
+    inPlace: options.inPlace ?? false,
+    insecure: options.insecure ?? false,
+    checkSpace: options.spaceCheck,
+    timeoutMs: options.timeout * 1000,
+    signal,
+    onEvent(event) {
+      output.event(event);
+      if (event.event === 'progress') output.progress(event);
+      else if (event.event === 'warning') output.warn(event.message);
+      else if (event.event === 'listening') output.note(`listening on ${formatAddress(event)}`);
+      else if (event.event === 'done') output.note(describeResult(what, event));
+    },
+  };
+  if (options.keepListening !== true) {
+    await receiveMemory(receive);
+    return;
+  }
+  await receiveForever(receive, (result) => {
+    if (result instanceof BallastError) output.error(result);
+  });
+}

@@ -1,0 +1,69 @@
+import { STRATEGY_NAMES } from '../strategy.js';
+import { parseSeconds, runProgram } from '@ballast/shared/cli';
+import { parseAddress } from '@ballast/shared/transport';
+import { Option } from 'commander';
+import { parseBalloonOrigin, type BalloonOrigin } from '../balloon/balloon-map.js';
+import { ReadMethod } from '../source/memory-source.js';
+import { runDigest } from './digest.js';
+import { runMap } from './map.js';
+import { runSend } from './send.js';
+import { VERSION } from './version.js';
+
+/** The program ballast-send. Returns its exit status. */
+export async function main(argv: readonly string[]): Promise<number> {
+  return await runProgram('ballast-send', argv, (program, bind) => {
+    program
+      .enablePositionalOptions()
+      .description("Sends a virtual machine's memory to a waiting ballast-receive, and proves that it arrived.")
+      .version(VERSION)
+      .argument('[FILE...]', 'memory files of one guest, in the same order as on the other side')
+      .option('--to <HOST:PORT>', 'where ballast-receive listens', (text: string) => parseAddress(text, 1))
+      .addOption(balloonOption())
+      .addOption(new Option('--strategy <NAME>', 'how pages that need not be sent are found and announced').choices(STRATEGY_NAMES).default('bitmap'))
+      .addOption(readOption())
+      .option('--check-source', 'read the source again at the end, and fail if it changed')
+      .option('--timeout <SECONDS>', 'give up when the receiver is silent for so long', (text: string) => parseSeconds(text, 1), 30)
+      .option('--report <FILE.json>', 'write the result to a file, too')
+      .action(bind(runSend));
+
+    program
+      .command('map')
+      .description('Shows what a memory file holds: data, zeros, and what the balloon took out.')
+      .argument('<FILE>', 'memory file')
+      .addOption(balloonOption())
+      .addOption(readOption())
+      .option('--save-bitmap <FILE>', 'write the free pages as a bitmap for --balloon bitmap:FILE')
+      .action(bind(runMap));
+
+    program
+      .command('digest')
+      .description('Prints the root of a memory: equal roots, equal memories.')
+      .argument('<FILE...>', 'memory files of one guest, in order')
+      .addOption(balloonOption())
+      .addOption(readOption())
+      .action(bind(runDigest));
+
+    program.addHelpText('after', EXAMPLES);
+  });
+}
+
+const EXAMPLES = `
+Examples:
+  ballast-send guest.mem --to host-b:7700
+  ballast-send guest.mem --to host-b:7700 --balloon holes --balloon bitmap:balloon.bits
+  ballast-send map guest.mem
+  ballast-send digest guest.mem
+
+A file that is called like a command is given as ./map.`;
+
+function balloonOption(): Option {
+  return new Option(
+    '--balloon <MAP>',
+    'where the balloon map comes from: auto, none, holes, bitmap:FILE or map:FILE; more than once for the union, N:… for the N-th of several files (default: auto)',
+  ).argParser((text, previous: readonly BalloonOrigin[] | undefined) => [...(previous ?? []), parseBalloonOrigin(text)]);
+}
+
+function readOption(): Option {
+  return new Option('--read <HOW>', 'how the memory file is read (default: pread)').choices(Object.values(ReadMethod));
+}
+

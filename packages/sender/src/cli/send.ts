@@ -1,0 +1,54 @@
+import { writeFileSync } from 'node:fs';
+import { BallastError, ErrorCode, systemCode } from '@ballast/shared/errors';
+import { describeResult, printable, type ActionContext, type CommonOptions } from '@ballast/shared/cli';
+import { formatAddress, type Address } from '@ballast/shared/transport';
+import type { BalloonOrigin } from '../balloon/balloon-map.js';
+import { sendMemory } from '../send-memory.js';
+import type { ReadMethod } from '../source/memory-source.js';
+import type { StrategyName } from '../strategy.js';
+
+interface SendCliOptions extends CommonOptions {
+  readonly to?: Address;
+  readonly balloon?: readonly BalloonOrigin[];
+  readonly strategy: StrategyName;
+  readonly read?: ReadMethod;
+  readonly checkSource?: boolean;
+  readonly timeout: number;
+  readonly report?: string;
+}
+
+/** `ballast-send FILE… --to HOST:PORT` */
+export async function runSend(options: SendCliOptions, { args: files, output, signal }: ActionContext): Promise<void> {
+  const { to, report } = options;
+  if (files.length === 0) throw new BallastError(ErrorCode.USAGE, 'no memory file was given; expected ballast-send FILE --to HOST:PORT');
+  if (to === undefined) throw new BallastError(ErrorCode.USAGE, 'it is not said where to; add --to HOST:PORT of the waiting ballast-receive');
+  const result = await sendMemory({
+    files,
+    to,
+    strategy: options.strategy,
+    checkSource: options.checkSource ?? false,
+    timeoutMs: options.timeout * 1000,
+    signal,
+    ...(options.read === undefined ? {} : { read: options.read }),
+    ...(options.balloon === undefined ? {} : { balloon: options.balloon }),
+    onEvent(event) {
+      output.event(event);
+      if (event.event === 'progress') output.progress(event);
+      else if (event.event === 'warning') output.warn(event.message);
+    },
+  });
+  output.note(describeResult(`sent ${files.map((file) => printable(file, 200)).join(', ')} to ${formatAddress(to)}`, result));
+  if (report !== undefined) writeReport(report, result);
+}
+
+function writeReport(path: string, result: object): void {
+  try {
+    writeFileSync(path, `${JSON.stringify(result, null, 2)}\n`);
+  } catch (error) {
+    throw new BallastError(
+      ErrorCode.WRITE,
+      `the memory was sent and verified, but the report ${path} cannot be written (${systemCode(error) ?? 'unknown error'})`,
+      { cause: error },
+    );
+  }
+}

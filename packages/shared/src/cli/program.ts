@@ -1,0 +1,168 @@
+import { Command } from 'commander';
+import { BallastError, ErrorCode } from '../errors.js';
+import { Interruption } from './interruption.js';
+import { createOutput, type Output } from './output.js';
+import { Sink, type TextStream } from './sink.js';
+import { explainUsage, isHelpOrVersion } from './usage.js';
+
+/** What an action is given beside its options. */
+export interface ActionContext {
+  /** Positional arguments, as they were written. */
+  readonly args: readonly string[];
+  /** Aborted by SIGINT, SIGTERM and SIGHUP; an action then ends soon, in good order, and throws. */
+  readonly signal: AbortSignal;
+  readonly output: Output;
+}
+
+/** The options that every command has; runProgram adds them. */
+export interface CommonOptions {
+  readonly json?: boolean;
+  readonly quiet?: boolean;
+  readonly debug?: boolean;
+}
+
+export type Action<Options extends CommonOptions> = (options: Options, context: ActionContext) => Promise<void>;
+
+/** Turns an action into what commander's `.action()` takes. The options of parent commands are among its options. */
+export type Bind = <Options extends CommonOptions>(
+  action: Action<Options>,
+) => (...parameters: unknown[]) => Promise<void>;
+
+/** Streams of a program. */
+export interface ProgramStreams {
+  readonly stdout: TextStream;
+  readonly stderr: TextStream;
+}
+
+/**
+ * Runs a command line: the outer shell that both programs share. Nothing is thrown; errors are reported as Output says.
+ *
+ *     runProgram('ballast-send', process.argv.slice(2), (program, bind) => {
+ *       program.version(version).argument('<file...>').requiredOption('--to <address>', '…', parseTo);
+ *       program.action(bind<SendOptions>(async (options, { args, signal, output }) => { … }));
+ *     });
+ *
+ * Parsers of options may throw BallastError USAGE.
+ * @param argv arguments without the program's name
+ * @param build declares options, commands and actions
+ * @returns exit status: 0 done (or help, or version), 1 failed, 2 wrong usage, 129, 130 or 143 after SIGHUP, SIGINT or
+ *   SIGTERM; all output has left the process by then. Set it as `process.exitCode`.
+ */
+export async function runProgram(
+  name: string,
+  argv: readonly string[],
+  build: (program: Command, bind: Bind) => void,
+  streams: ProgramStreams = process,
+): Promise<number> {
+  const shell = new Shell(name, argv, streams);
+  const status = await shell.run(argv, build);
+  return shell.finish(status);
+}
+
+class Shell {
+  readonly #name: string;
+  readonly #streams: ProgramStreams;
+  #output: Output;
+  #interruption: Interruption | undefined;
+
+  constructor(name: string, argv: readonly string[], streams: ProgramStreams) {
+    this.#name = name;
+    this.#streams = streams;
+    // Wrong usage is reported before the options are known: look for the ones that say how.
+    const end = argv.indexOf('--');
+    const options = end < 0 ? argv : argv.slice(0, end);
+    this.#output = this.#createOutput({ json: options.includes('--json'), debug: options.includes('--debug') });
+  }
+
+  async run(argv: readonly string[], build: (program: Command, bind: Bind) => void): Promise<number> {
+    try {
+      const program = this.#command();
+      build(
+        program,
+        (action) =>
+          async (...parameters) =>
+            this.#act(action, parameters),
+      );
+      addCommonOptions(program);
+      explainUsage(program, this.#name);
+      await program.parseAsync([...argv], { from: 'user' });
+      return 0;
+    } catch (error) {
+      if (isHelpOrVersion(error)) return 0;
+      return this.#report(error);
+    } finally {
+      this.#interruption?.dispose();
+    }
+  }
+
+  /** Waits until all output is out; what could not be written makes a success a failure. */
+  async finish(status: number): Promise<number> {
+    this.#output.close();
+    await this.#output.flush();
+    const failure = this.#output.failure;
+    if (failure === undefined || status !== 0) return status;
+    this.#output.error(failure);
+    await this.#output.flush();
+    return 1;
+  }
+
+  #command(): Command {
+    const stdout = Sink.of(this.#streams.stdout);
+    // Errors come as exceptions, and are written once, by #report.
+    return new Command(this.#name).configureOutput({
+      writeOut: (text) => {
+        stdout.write(text);
+      },
+      writeErr: () => undefined,
+    });
+  }
+
+  async #act<Options extends CommonOptions>(action: Action<Options>, parameters: unknown[]): Promise<void> {
+    const command = parameters.at(-1);
+    if (!(command instanceof Command)) throw new TypeError('commander passes the command last');
+    const options = command.optsWithGlobals<Options>();
+    this.#output = this.#createOutput(options);
+    const interruption = new Interruption({
+      onSignal: (signal) => {
+        if (signal === 'SIGINT') this.#output.note('interrupted: winding up; once more ends at once');
+      },
+      exit: (status, error) => {
+        if (error !== undefined) this.#output.error(error);
+        this.#output.close();
+        process.exit(status);
+      },
+    });
+    this.#interruption = interruption;
+    await action(options, { args: command.args, signal: interruption.signal, output: this.#output });
+    // A defect may have cost what the action did not wait for.
+    if (interruption.crash !== undefined) throw interruption.crash;
+  }
+
+  #createOutput({ json = false, quiet = false, debug = false }: CommonOptions): Output {
+    return createOutput({ program: this.#name, json, quiet, debug, ...this.#streams });
+  }
+
+  /** Says why the program failed; returns its exit status. */
+  #report(thrown: unknown): number {
+    const error = this.#interruption?.crash ?? this.#explained(thrown);
+    this.#output.error(error);
+    if (this.#interruption?.crash !== undefined) return 1;
+    // After a signal any failure is its consequence: a connection that broke because it was being given up, say.
+    return this.#interruption?.status ?? (error.code === ErrorCode.USAGE ? 2 : 1);
+  }
+
+  /** What an interface of Node.js throws on an aborted signal says less than the reason for it. */
+  #explained(thrown: unknown): BallastError {
+    const reason: unknown = this.#interruption?.signal.reason;
+    const isAbort = thrown instanceof Error && thrown.name === 'AbortError';
+    return isAbort && reason instanceof BallastError ? reason : BallastError.from(thrown);
+  }
+}
+
+function addCommonOptions(command: Command): void {
+  command
+    .option('--json', 'print newline-delimited JSON events on stdout, for programs')
+    .option('--quiet', 'print nothing but errors')
+    .option('--debug', 'print the stack and the causes with an error');
+  for (const subcommand of command.commands) addCommonOptions(subcommand);
+}

@@ -1,0 +1,88 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+import { parseObject, type JsonObject } from './json.js';
+import { poll } from './wait.js';
+
+const SENDER = packageFile('sender/bin/ballast-send.js');
+const RECEIVER = packageFile('receiver/bin/ballast-receive.js');
+
+const LISTEN_TIMEOUT_MS = 15_000;
+const TRANSFER_TIMEOUT_MS = 60_000;
+
+/** The last event of each program. */
+export interface Transfer {
+  readonly sent: JsonObject;
+  readonly received: JsonObject;
+}
+
+/** Moves memory files from one program to the other over loopback, as two users on two hosts would do. */
+export async function moveMemory(sources: readonly string[], destinations: readonly string[]): Promise<Transfer> {
+  const receiver = new Program(RECEIVER, [...destinations, '--listen', '127.0.0.1:0', '--json']);
+  let sender: Program | undefined;
+  try {
+    const { host, port } = await receiver.event('listening', LISTEN_TIMEOUT_MS);
+    sender = new Program(SENDER, [...sources, '--to', `${String(host)}:${String(port)}`, '--json']);
+    const sent = await sender.event('done', TRANSFER_TIMEOUT_MS);
+    const received = await receiver.event('done', TRANSFER_TIMEOUT_MS);
+    await Promise.all([sender.succeeded(), receiver.succeeded()]);
+    return { sent, received };
+  } finally {
+    await Promise.all([sender?.dispose(), receiver.dispose()]);
+  }
+}
+
+/** One of the two programs with --json, and the events that it has printed so far. */
+class Program {
+  readonly #child;
+  readonly #name: string;
+  readonly #events: JsonObject[] = [];
+  readonly #closed: Promise<unknown>;
+  #stderr = '';
+
+  constructor(path: string, args: readonly string[]) {
+    this.#name = path.slice(path.lastIndexOf('/') + 1);
+    this.#child = spawn(process.execPath, [path, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+    createInterface({ input: this.#child.stdout }).on('line', (line) => {
+      this.#events.push(parseObject(line));
+    });
+    this.#child.stderr.setEncoding('utf8').on('data', (text: string) => {
+      this.#stderr += text;
+    });
+    this.#closed = once(this.#child, 'close');
+  }
+
+  /** Waits for an event of this name, or for the end of the program, which is a failure. */
+  async event(name: string, timeoutMs: number): Promise<JsonObject> {
+    return poll(`${this.#name}'s event ${name}`, timeoutMs, async () => {
+      const ended = this.#child.exitCode !== null || this.#child.signalCode !== null;
+      // Its last lines may still be on their way when a program has ended.
+      if (ended) await this.#closed;
+      const found = this.#events.find((event) => event['event'] === name);
+      if (found === undefined && ended) throw this.#failure(`no event ${name}`);
+      return found;
+    });
+  }
+
+  async succeeded(): Promise<void> {
+    await this.#closed;
+    if (this.#child.exitCode !== 0) throw this.#failure('not an exit status of 0');
+  }
+
+  async dispose(): Promise<void> {
+    this.#child.kill('SIGKILL');
+    await this.#closed;
+  }
+
+  #failure(what: string): Error {
+    const status = String(this.#child.signalCode ?? this.#child.exitCode);
+    const said = [...this.#events.slice(-3).map((event) => JSON.stringify(event)), this.#stderr.trim()].join('\n');
+    return new Error(`${this.#name} ended with ${status}: ${what}\n${said}`);
+  }
+}
+
+/** A file of a workspace, seen from where this module is compiled to. */
+function packageFile(path: string): string {
+  return fileURLToPath(new URL(`../../../packages/${path}`, import.meta.url));
+}
