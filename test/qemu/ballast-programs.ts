@@ -33,11 +33,11 @@ export async function moveMemory(sources: readonly string[], destinations: reado
   }
 }
 
-/** One of the two programs with --json, and the events that it has printed so far. */
+/** One of the two programs with --json, and the lines that it has printed so far. */
 class Program {
   readonly #child;
   readonly #name: string;
-  readonly #events: JsonObject[] = [];
+  readonly #lines: string[] = [];
   readonly #closed: Promise<unknown>;
   #stderr = '';
 
@@ -45,7 +45,7 @@ class Program {
     this.#name = path.slice(path.lastIndexOf('/') + 1);
     this.#child = spawn(process.execPath, [path, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
     createInterface({ input: this.#child.stdout }).on('line', (line) => {
-      this.#events.push(parseObject(line));
+      this.#lines.push(line);
     });
     this.#child.stderr.setEncoding('utf8').on('data', (text: string) => {
       this.#stderr += text;
@@ -59,7 +59,7 @@ class Program {
       const ended = this.#child.exitCode !== null || this.#child.signalCode !== null;
       // Its last lines may still be on their way when a program has ended.
       if (ended) await this.#closed;
-      const found = this.#events.find((event) => event['event'] === name);
+      const found = this.#lines.map(parseObject).find((event) => event['event'] === name);
       if (found === undefined && ended) throw this.#failure(`no event ${name}`);
       return found;
     });
@@ -77,7 +77,7 @@ class Program {
 
   #failure(what: string): Error {
     const status = String(this.#child.signalCode ?? this.#child.exitCode);
-    const said = [...this.#events.slice(-3).map((event) => JSON.stringify(event)), this.#stderr.trim()].join('\n');
+    const said = [...this.#lines.slice(-3), this.#stderr.trim()].join('\n');
     return new Error(`${this.#name} ended with ${status}: ${what}\n${said}`);
   }
 }

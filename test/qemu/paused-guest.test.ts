@@ -66,7 +66,9 @@ async function movePausedGuest(t: ExecutionContext, image: GuestImage, shape: Sh
   const blocksBefore = await blocksOf(source);
   const transfer = await moveMemory(pathsOf(source), pathsOf(destination));
   t.deepEqual(await blocksOf(source), blocksBefore, 'reading the source allocated or freed memory of it');
+  t.regex(String(transfer.sent['root']), /^[0-9a-f]{64}$/);
   t.is(transfer.sent['root'], transfer.received['root']);
+  t.true(Number(transfer.sent['freeBytes']) >= shape.balloonMiB * MIB, 'memory of the balloon was taken for data');
   t.is(await guest.status(), 'postmigrate');
   await guest.quit();
 
