@@ -1,0 +1,160 @@
+import type { Measurement, Row } from './contender.js';
+import { formatBytes, formatCount, formatRate, formatRatio, formatSeconds } from './format.js';
+import { DEFAULT_STRATEGY } from './group-strategies.js';
+import { LONG_RUN } from './group-layout.js';
+import { BALLAST, LIMIT } from './group-peers.js';
+import { SMALLEST } from './group-scale.js';
+import type { Group } from './group.js';
+import type { Results } from './results.js';
+import { median, pairedRatio, spread } from './statistics.js';
+import { type Table, toMarkdown, toText } from './table.js';
+
+const UNKNOWN = '–';
+
+/** One column: its head, and what it shows of a row. */
+interface Column {
+  readonly head: string;
+  cell(row: Row, group: Group): string;
+}
+
+const TIME: Column = {
+  head: 'time (least–most)',
+  cell({ runs }) {
+    const { median: middle, least, most } = spread(runs.map(({ seconds }) => seconds));
+    return `${formatSeconds(middle)} (${least.toFixed(2)}–${most.toFixed(2)})`;
+  },
+};
+
+const RATE: Column = {
+  head: 'data rate',
+  cell: ({ runs }, { dataBytes }) => formatRate(dataBytes / median(runs.map(({ seconds }) => seconds))),
+};
+
+const WIRE: Column = { head: 'on the wire', cell: counted(({ wireBytes }) => wireBytes, formatBytes) };
+const ANONYMOUS: Column = {
+  head: 'RssAnon, sender + receiver',
+  cell(row, group) {
+    const sender = counted(({ senderPeakBytes }) => senderPeakBytes, formatBytes)(row, group);
+    const receiver = counted(({ receiverPeakBytes }) => receiverPeakBytes, formatBytes)(row, group);
+    return sender === UNKNOWN ? UNKNOWN : `${sender} + ${receiver}`;
+  },
+};
+
+const COLUMNS: Readonly<Record<Group['name'], readonly Column[]>> = {
+  peers: [TIME, RATE, timeAgainst(BALLAST, 'ballast'), rateAgainst(LIMIT, 'iperf3'), WIRE, ANONYMOUS],
+  layout: [TIME, RATE, timeAgainst(LONG_RUN, 'one run'), WIRE, ANONYMOUS],
+  strategies: [
+    TIME,
+    timeAgainst(DEFAULT_STRATEGY, 'bitmap'),
+    WIRE,
+    { head: 'not data', cell: counted(controlBytes, formatBytes) },
+    { head: 'pages scanned', cell: counted(({ counters }) => counters?.['scannedPages'], formatCount) },
+    { head: 'whiteouts', cell: counted(({ counters }) => counters?.['whiteouts'], formatCount) },
+    { head: 'map', cell: counted(({ counters }) => counters?.['mapBytes'], formatBytes) },
+  ],
+  scale: [TIME, timeAgainst(SMALLEST, SMALLEST), WIRE, ANONYMOUS],
+};
+
+/** The tables of a run, for a terminal. */
+export function renderText(results: Results): string {
+  const tables = results.groups.map((group) => {
+    const table = tableOf(group);
+    return [table.title, table.about, '', toText(table), ...table.notes.map((note) => `  ${note}`), ''].join('\n');
+  });
+  return [machineLine(results), '', ...tables].join('\n');
+}
+
+/** The tables of a run, for a document. */
+export function renderMarkdown(results: Results): string {
+  const { made, runs, folder } = results;
+  return [
+    '# Performance',
+    '',
+    'Measured by `npm run bench`, which wrote these tables.',
+    `${machineLine(results)} Measured on ${made.slice(0, 10)}; files on ${folder === 'tmpfs' ? 'tmpfs' : 'a disk'}.`,
+    `Everything in a table ran in turn, A B C A B C …, ${runs} times after a first round that is not counted; in that`,
+    'round each destination was compared with its source byte for byte. A ratio is the median of the ratios of what ran',
+    'in the same round: machines differ and are noisy, ratios of one run much less. Data rate is bytes of data a second',
+    'of wall time, from the start of the sending process until both have ended; RssAnon is the most that a process took.',
+    '',
+    ...results.groups.map((group) => toMarkdown(tableOf(group))),
+  ].join('\n');
+}
+
+function machineLine({ machine }: Results): string {
+  const { processor, cores, memoryBytes, kernel, node, peers } = machine;
+  const programs = Object.entries({ 'Node.js': node, ...peers }).map(([name, version]) => `${name} ${version}`);
+  return `${processor}, ${cores} cores, ${formatBytes(memoryBytes)} of memory, ${kernel}; ${programs.join(', ')}.`;
+}
+
+function tableOf(group: Group): Table {
+  const columns = COLUMNS[group.name];
+  const rows = group.rows.map((row) => [
+    row.name,
+    ...columns.map((column, index) => {
+      if (row.status !== 'measured') return index === 0 ? row.status : UNKNOWN;
+      return column.cell(row, group);
+    }),
+  ]);
+  const notes = [...group.rows.flatMap(rowNote), ...bystanderNote(group)];
+  const { title, about, command } = group;
+  return { title, about, command, head: ['', ...columns.map(({ head }) => head)], rows, notes };
+}
+
+function rowNote({ name, status, note }: Row): string[] {
+  return note === undefined ? [] : [`${name} ${status}: ${note}`];
+}
+
+/** Above this share of the machine, other programs say as much about the figures as those that were measured. */
+const DISTURBED = 0.05;
+
+function bystanderNote({ rows }: Group): string[] {
+  const shares = rows
+    .flatMap(({ runs }) => runs.map(({ othersShare }) => othersShare))
+    .filter((share) => share !== undefined);
+  if (shares.length === 0) return [];
+  const { median: middle, most } = spread(shares);
+  const percent = (share: number): string => `${(share * 100).toFixed(0)} %`;
+  const shown = `Other programs took ${percent(middle)} of the machine during the runs (median; at most ${percent(most)})`;
+  return [`${shown}${middle > DISTURBED ? ': measure again when it is quiet' : ''}.`];
+}
+
+/** The middle of a figure that not every program tells. */
+function counted(read: (run: Measurement) => number | undefined, format: (value: number) => string): Column['cell'] {
+  return ({ runs }) => {
+    const values = runs.map(read).filter((value) => value !== undefined);
+    return values.length === 0 ? UNKNOWN : format(Math.round(median(values)));
+  };
+}
+
+function controlBytes({ wireBytes, counters }: Measurement): number | undefined {
+  const dataBytes = counters?.['sentBytes'] ?? counters?.['dataBytes'];
+  return wireBytes === undefined || dataBytes === undefined ? undefined : wireBytes - dataBytes;
+}
+
+function timeAgainst(name: string, short: string): Column {
+  return {
+    head: `time ÷ ${short}`,
+    cell: (row, group) => against(row, group, name, (theirs, reference) => [theirs, reference]),
+  };
+}
+
+/** A rate is one over a time: the other way round. */
+function rateAgainst(name: string, short: string): Column {
+  return {
+    head: `rate ÷ ${short}`,
+    cell: (row, group) => against(row, group, name, (theirs, reference) => [reference, theirs]),
+  };
+}
+
+function against(
+  row: Row,
+  group: Group,
+  name: string,
+  order: (theirs: number[], reference: number[]) => [number[], number[]],
+): string {
+  const reference = group.rows.find((other) => other.name === name);
+  if (reference?.status !== 'measured') return UNKNOWN;
+  const seconds = ({ runs }: Row): number[] => runs.map((run) => run.seconds);
+  return formatRatio(pairedRatio(...order(seconds(row), seconds(reference))).median);
+}
