@@ -45,7 +45,8 @@ export class MemoryCells {
    * count as one extent. Costs as much as there are cells in the range.
    */
   add(kind: PageKind, start: number, end: number): void {
-    if (start < 0 || end > this.memoryBytes || start > end) {
+    // Written so that NaN is refused, too.
+    if (!(start >= 0 && start <= end && end <= this.memoryBytes)) {
       throw new RangeError(`[${start}, ${end}) is outside a memory of ${this.memoryBytes} bytes`);
     }
     if (start === end) return;

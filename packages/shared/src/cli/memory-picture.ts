@@ -20,12 +20,14 @@ export interface NamedCells {
 /** What a cell looks like. A cell with a single page of data never looks like one without. */
 type Look = 'data' | 'mostData' | 'someData' | 'zero' | 'free' | 'unknown';
 
-/** Shades say how much a cell weighs, from a hole to solid data; the glyphs differ without any colour. */
+/**
+ * Shades are data, and the more solid the more of it; rings and dots are not: the picture reads without any colour.
+ */
 const LOOKS: Readonly<Record<Look, { unicode: string; ascii: string; colour: Colour | undefined }>> = {
   data: { unicode: '█', ascii: 'D', colour: 'cyan' },
   mostData: { unicode: '▓', ascii: 'd', colour: 'cyan' },
   someData: { unicode: '▒', ascii: '+', colour: 'cyan' },
-  zero: { unicode: '░', ascii: 'z', colour: 'yellow' },
+  zero: { unicode: '∘', ascii: 'z', colour: 'yellow' },
   free: { unicode: '·', ascii: '.', colour: 'grey' },
   unknown: { unicode: '?', ascii: '?', colour: 'red' },
 };
@@ -46,12 +48,14 @@ const MIXED_LOOKS: readonly { look: Look; meaning: string }[] = [
 const GAP = '  ';
 /** Columns of "100%", and of the kinds' names above them. */
 const PERCENT_COLUMNS = 4;
+/** Columns before what belongs to the line above; given up where a number needs them. */
+const INDENT = 2;
 
 /**
  * A memory as rows of cells, with the offset of each row at the left, the shares of its kinds at the right where there
  * is room, and the totals below. Lines are at most `style.columns` long, for 20 columns and more. Ends with a newline.
  *
- *      0 MiB  █████▓▒▒▒░░░░░░░············  24%
+ *      0 MiB  █████▓▒▒▒∘∘∘∘∘∘∘············  24%
  *     64 MiB  ························█···   3%
  */
 export function renderMemoryPicture(cells: MemoryCells, style: PictureStyle, name?: string): string {
@@ -97,10 +101,11 @@ class Picture {
   #title(name: string | undefined): string[] {
     const { columns, colour } = this.#style;
     const cell = formatBytes(this.#grid.bytesPerGlyph).replace(/\.0+ /, ' ');
-    const lines = flow([formatBytes(this.#cells.memoryBytes), `a cell is ${cell}`], columns);
-    if (name === undefined) return lines;
-    const shown = paint(printable(name, columns), 'strong', colour);
-    return [shown, ...lines];
+    const facts = [formatBytes(this.#cells.memoryBytes), `a cell is ${cell}`];
+    if (name === undefined) return flow(facts, columns);
+    const shown = printable(name, columns);
+    const [first = '', ...rest] = flow([shown, ...facts], columns);
+    return [paint(shown, 'strong', colour) + first.slice(shown.length), ...rest];
   }
 
   #header(): string[] {
@@ -132,11 +137,11 @@ class Picture {
       const length = Math.max(1, Math.round((totals[kind] / this.#cells.memoryBytes) * columns));
       for (let i = 0; i < length; i++) looks.push(kind);
     }
-    // Rounding may have made one or two too many: the longest part gives.
-    while (looks.length > columns) {
-      const longest = present.reduce((a, b) => (totals[b] > totals[a] ? b : a));
-      looks.splice(looks.indexOf(longest), 1);
-    }
+    const longest = present.reduce((a, b) => (totals[b] > totals[a] ? b : a), present[0] ?? 'free');
+    const told = totals.data + totals.zero + totals.free === this.#cells.memoryBytes;
+    // Rounding may have made one or two too many or too few: the longest part makes up for it.
+    while (looks.length > columns) looks.splice(looks.indexOf(longest), 1);
+    while (looks.length < columns && told) looks.splice(looks.indexOf(longest), 0, longest);
     return this.#row('all'.padStart(labelColumns), looks, 0, this.#cells.count);
   }
 
@@ -184,6 +189,7 @@ class Picture {
   /** The totals, which are the legend of the plain looks as well. */
   #totals(): string[] {
     const { totals, extents, memoryBytes } = this.#cells;
+    const { columns } = this.#style;
     const entries: TotalsEntry[] = PAGE_KINDS.map((kind) => ({
       look: kind,
       name: kind,
@@ -205,7 +211,7 @@ class Picture {
     }));
     const widths = [0, 1, 2, 3, 4].map((i) => Math.max(...rows.map((row) => row.fields[i]?.length ?? 0)));
     const wide = 2 + widths.reduce((sum, width) => sum + width + GAP.length, -GAP.length);
-    if (wide <= this.#style.columns) {
+    if (wide <= columns) {
       return rows.map(({ head, fields }) => {
         const aligned = fields.map((field, i) =>
           i === 0 ? field.padEnd(widths[0] ?? 0) : field.padStart(widths[i] ?? 0),
@@ -216,9 +222,9 @@ class Picture {
     return rows.flatMap(({ head, fields: [name = '', bytes = '', , ...counts], short }) => [
       `${head}${name.padEnd(4)} ${bytes.padStart(8)} ${short.padStart(4)}`,
       ...flow(
-        counts.filter((count) => count !== ''),
-        this.#style.columns - 2,
-      ).map((line) => `  ${line}`),
+        counts.map((count) => count.trimEnd()).filter((count) => count !== ''),
+        columns - INDENT,
+      ).map((line) => ' '.repeat(Math.min(INDENT, columns - line.length)) + line),
     ]);
   }
 

@@ -12,8 +12,8 @@ export interface ProgressDisplay {
   clear(): void;
 }
 
-/** Columns that the spinner and its gap take, and one that stays free: a terminal may wrap at its last column. */
-const SPINNER_COLUMNS = 3;
+/** Columns that the spinner and its gap take, and what stays free for the ^C that a terminal echoes: it must not wrap. */
+const SPINNER_COLUMNS = 5;
 /** Seconds between two lines of a log. */
 const LINE_INTERVAL_SECONDS = 5;
 const MOST_PHASE = 40;

@@ -62,15 +62,19 @@ export function progressLine(view: ProgressView, bytesPerSecond: number | undefi
  */
 export function progressDisplay(view: ProgressView, bytesPerSecond: number | undefined, style: TextStyle): string {
   const pieces = piecesOf(view, bytesPerSecond);
+  const hasBar = view.totalBytes !== undefined && view.totalBytes > 0;
   const width = (): number => pieces.reduce((sum, piece) => sum + piece.text.length + GAP.length, -GAP.length);
-  while (width() > style.columns && pieces.length > 1) {
+  const drop = (): void => {
     const most = pieces.reduce((worst, piece) => (piece.expendable > worst.expendable ? piece : worst));
     pieces.splice(pieces.indexOf(most), 1);
-  }
+  };
+  // A bar says more at a glance than the bytes on the wire.
+  if (hasBar && width() + GAP.length + LEAST_BAR > style.columns) drop();
+  while (width() > style.columns && pieces.length > 1) drop();
   // Nothing but the phase is left where even that is too long.
   const texts = pieces.map((piece) => piece.text.slice(0, style.columns));
   const free = style.columns - width() - GAP.length;
-  if (view.totalBytes !== undefined && free >= LEAST_BAR) {
+  if (hasBar && free >= LEAST_BAR) {
     texts.splice(1, 0, bar(view.doneBytes / view.totalBytes, Math.min(free, MOST_BAR), style));
   }
   return texts.join(GAP);

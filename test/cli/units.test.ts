@@ -1,0 +1,113 @@
+import test from 'ava';
+import { fc, testProp } from '@fast-check/ava';
+import {
+  MAX_SECONDS,
+  formatBytes,
+  formatCount,
+  formatDuration,
+  formatPercent,
+  formatRate,
+  parseSeconds,
+} from '@ballast/shared/cli';
+import { BallastError, ErrorCode } from '@ballast/shared/errors';
+
+test('bytes have three significant digits in the largest unit that leaves one of it', (t) => {
+  const cases: [number, string][] = [
+    [0, '0 B'],
+    [1, '1 B'],
+    [999.6, '1000 B'],
+    [1023, '1023 B'],
+    [1024, '1.00 KiB'],
+    [10_236, '10.0 KiB'],
+    [1023 * 1024, '1023 KiB'],
+    [1024 * 1024 - 1, '1.00 MiB'],
+    [1.234 * 2 ** 30, '1.23 GiB'],
+    [12.34 * 2 ** 30, '12.3 GiB'],
+    [123.4 * 2 ** 30, '123 GiB'],
+    [2 ** 46, '64.0 TiB'],
+    [2 ** 53, '8.00 PiB'],
+    [-2048, '-2.00 KiB'],
+    [NaN, '–'],
+    [Infinity, '–'],
+  ];
+  for (const [bytes, text] of cases) t.is(formatBytes(bytes), text);
+  t.is(formatRate(1.5 * 2 ** 30), '1.50 GiB/s');
+  t.is(formatRate(Infinity), '–');
+});
+
+testProp(
+  'formatted bytes are short, and within half a percent of what they stand for',
+  [fc.maxSafeNat()],
+  (t, bytes) => {
+    const text = formatBytes(bytes);
+    const [number = '', unit = ''] = text.split(' ');
+    t.true(text.length <= 8, text);
+    const power = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB'].indexOf(unit);
+    t.true(Math.abs(Number(number) * 1024 ** power - bytes) <= bytes * 0.005 + 0.5, text);
+  },
+);
+
+test('durations have the units that people use', (t) => {
+  const cases: [number, string][] = [
+    [0, '0 s'],
+    [0.00035, '0.35 ms'],
+    [0.0123, '12.3 ms'],
+    [0.9996, '1.00 s'],
+    [3.214, '3.21 s'],
+    [59.96, '1 min'],
+    [75, '1 min 15 s'],
+    [3599.7, '1 h'],
+    [3725, '1 h 2 min'],
+    [7199, '2 h'],
+    [86_399, '1 d'],
+    [187_200, '2 d 4 h'],
+    [-5, '-5.00 s'],
+    [NaN, '–'],
+  ];
+  for (const [seconds, text] of cases) t.is(formatDuration(seconds), text);
+});
+
+test('counts have their thousands apart', (t) => {
+  t.is(formatCount(0), '0');
+  t.is(formatCount(999), '999');
+  t.is(formatCount(4_194_304), '4,194,304');
+});
+
+test('only nothing is 0 percent and only all is 100', (t) => {
+  t.is(formatPercent(0, 10), '0 %');
+  t.is(formatPercent(1, 1e9), '<0.1 %');
+  t.is(formatPercent(1, 8), '12.5 %');
+  t.is(formatPercent(1e9 - 1, 1e9), '>99.9 %');
+  t.is(formatPercent(10, 10), '100 %');
+  t.is(formatPercent(0, 0), '0 %');
+});
+
+test('seconds are read with and without a unit', (t) => {
+  const cases: [string, number][] = [
+    ['30', 30],
+    ['0', 0],
+    ['.5', 0.5],
+    ['0.25s', 0.25],
+    ['500ms', 0.5],
+    ['5 min', 300],
+    ['2M', 120],
+    ['1h', 3600],
+    [String(MAX_SECONDS), MAX_SECONDS],
+  ];
+  for (const [text, seconds] of cases) t.is(parseSeconds(text), seconds);
+});
+
+test('what is no time is refused with what was expected', (t) => {
+  for (const text of ['', 'abc', '-1', '1e3', '0x10', 'Infinity', '1.', '5 parsecs', '1,5', '10s10']) {
+    const error = t.throws(() => parseSeconds(text), { instanceOf: BallastError });
+    t.is(error.code, ErrorCode.USAGE);
+    t.regex(error.message, /is no time; expected seconds, such as 30/);
+  }
+});
+
+test('a time that a timer cannot keep, or below the least, is refused', (t) => {
+  for (const text of [String(MAX_SECONDS + 1), '600h']) {
+    t.regex(t.throws(() => parseSeconds(text), { instanceOf: BallastError }).message, /out of range/);
+  }
+  t.regex(t.throws(() => parseSeconds('0.5', 1), { instanceOf: BallastError }).message, /expected 1 to/);
+});
