@@ -1,3 +1,5 @@
+export { encodeBalloonBitmap, readBalloonBitmap } from './balloon-bitmap.js';
+export { readBalloonJson } from './balloon-json.js';
 export { ExtentSet, ExtentSetBuilder } from './extents.js';
 export type { Extent } from './extents.js';
 export {
@@ -13,4 +15,3 @@ export {
 export type { Mapping } from './libc.js';
 export { PageCoverage, popCount } from './page-coverage.js';
 export { LEAF_PAGES, LEAF_SIZE, MAX_REGION_BYTES, PAGE_SIZE, checkRegionSize, leafCount } from './page.js';
-export { encodeBalloonBitmap, readBalloonBitmap, readBalloonJson } from './stub.js';
