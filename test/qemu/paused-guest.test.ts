@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process';
-import { mkdtemp, rm, stat } from 'node:fs/promises';
+import { mkdtemp, open, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -9,7 +9,7 @@ import { guestTest } from './guest-test.js';
 import type { GuestImage } from './guest-image.js';
 import { CHECK_INTERVAL, CHECK_TURNS } from './guest-init.js';
 import { Guest, type GuestMemory } from './guest.js';
-import { roomyFolder } from './roomy-folder.js';
+import { punchesStay, roomyFolder } from './roomy-folder.js';
 import { parseSerial } from './serial-log.js';
 
 const MIB = 2 ** 20;
@@ -58,17 +58,21 @@ async function movePausedGuest(t: ExecutionContext, image: GuestImage, shape: Sh
   const residentBefore = await residentBytes(source);
   await guest.inflateBalloon(shape.balloonMiB * MIB);
   const given = residentBefore - (await residentBytes(source));
-  t.true(given > (shape.staleMiB / 2) * MIB, `the balloon gave only ${given} bytes back to the host`);
+  const holesShowBalloon = await punchesStay(memoryFolder);
+  if (holesShowBalloon)
+    t.true(given > (shape.staleMiB / 2) * MIB, `the balloon gave only ${given} bytes back to the host`);
   const deviceState = join(folder, 'device-state');
   await guest.saveDeviceState(deviceState);
   const saidBefore = await guest.serialText();
 
+  for (const { path } of source) await flush(path);
   const blocksBefore = await blocksOf(source);
   const transfer = await moveMemory(pathsOf(source), pathsOf(destination));
   t.deepEqual(await blocksOf(source), blocksBefore, 'reading the source allocated or freed memory of it');
   t.regex(String(transfer.sent['root']), /^[0-9a-f]{64}$/);
   t.is(transfer.sent['root'], transfer.received['root']);
-  t.true(Number(transfer.sent['freeBytes']) >= shape.balloonMiB * MIB, 'memory of the balloon was taken for data');
+  const free = Number(transfer.sent['freeBytes']);
+  if (holesShowBalloon) t.true(free >= shape.balloonMiB * MIB, `only ${free} bytes were known to be free`);
   t.is(await guest.status(), 'postmigrate');
   await guest.quit();
 
@@ -103,6 +107,13 @@ async function movePausedGuest(t: ExecutionContext, image: GuestImage, shape: Sh
 
 async function blocksOf(memory: readonly GuestMemory[]): Promise<number[]> {
   return Promise.all(memory.map(async ({ path }) => (await stat(path)).blocks));
+}
+
+/** On a disk, blocks are counted for good only when everything is written to it. */
+async function flush(path: string): Promise<void> {
+  const file = await open(path);
+  await file.sync();
+  await file.close();
 }
 
 async function residentBytes(memory: readonly GuestMemory[]): Promise<number> {
