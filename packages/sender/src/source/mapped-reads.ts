@@ -1,5 +1,5 @@
 import { fstatSync } from 'node:fs';
-import { mapShared, type Mapping } from '@ballast/shared/memory';
+import { mapShared, seekData, seekHole, type Mapping } from '@ballast/shared/memory';
 import { endedEarly, readFailed, type PageReads } from './memory-source.js';
 
 /** One window at a time is mapped: what was touched of it counts as this process's RSS. */
@@ -26,13 +26,33 @@ export function mappedReads(fd: number, path: string, bytes: number): PageReads 
     return window;
   };
 
+  /** What the file has at `offset`, and how far: a hole read through the mapping would be allocated. */
+  const runAt = (offset: number, atMost: number): { isHole: boolean; length: number } => {
+    try {
+      const data = seekData(fd, offset) ?? bytes;
+      const isHole = data > offset;
+      const end = isHole ? data : (seekHole(fd, offset) ?? bytes);
+      return { isHole, length: Math.min(end - offset, atMost) };
+    } catch {
+      // A filesystem that does not know its holes.
+      return { isHole: false, length: atMost };
+    }
+  };
+
   return {
     read(into, offset) {
       const size = fstatSync(fd).size;
       if (size < offset + into.length) throw endedEarly(path, size);
       for (let done = 0; done < into.length; ) {
-        const { start, mapping } = windowAt(offset + done);
-        done += mapping.bytes.copy(into, done, offset + done - start);
+        const position = offset + done;
+        const run = runAt(position, into.length - done);
+        if (run.isHole) {
+          into.fill(0, done, done + run.length);
+          done += run.length;
+        } else {
+          const { start, mapping } = windowAt(position);
+          done += mapping.bytes.copy(into, done, position - start, position - start + run.length);
+        }
       }
     },
     close() {
