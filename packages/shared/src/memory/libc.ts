@@ -37,7 +37,7 @@ const mmap = libc.func(
 const munmap = libc.func('int munmap(void *address, size_t length)') as MunmapCall;
 const flock = libc.func('int flock(int fd, int operation)') as FlockCall;
 const copyFileRange = libc.func(
-  'ssize_t copy_file_range(int fromFd, _Inout_ int64_t *from, int toFd, _Inout_ int64_t *to, size_t length, unsigned int flags)',
+  'int64_t copy_file_range(int fromFd, _Inout_ int64_t *from, int toFd, _Inout_ int64_t *to, size_t length, unsigned int flags)',
 ) as CopyRangeCall;
 const renameat2 = libc.func(
   'int renameat2(int fromDir, const char *from, int toDir, const char *to, unsigned int flags)',
