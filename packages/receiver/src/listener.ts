@@ -33,6 +33,10 @@ export class Listener {
   #strangers = new Set<Connection>();
   #closing = new Set<Promise<void>>();
   #waiting: ((caller: Caller) => void) | undefined;
+  /** Who is being served; its own next connection takes its place. */
+  #current: Caller | undefined;
+  /** A caller that came back before anyone waited for it. */
+  #returned: Caller | undefined;
 
   private constructor(server: Server, options: ListenerOptions) {
     this.#server = server;
@@ -68,30 +72,51 @@ export class Listener {
   }
 
   /**
-   * The next sender that says a proper hello.
+   * The next sender that says a proper hello; the one before is served no longer.
+   * @param patienceMs how long to wait; undefined for ever
+   * @returns undefined when nobody came in time
    * @throws BallastError ABORTED by the signal
    */
-  async nextCaller(signal: AbortSignal | undefined): Promise<Caller> {
-    return await new Promise<Caller>((resolve, reject) => {
-      const onAbort = (): void => {
+  async nextCaller(signal: AbortSignal | undefined, patienceMs?: number): Promise<Caller | undefined> {
+    this.#current = undefined;
+    const returned = this.#returned;
+    this.#returned = undefined;
+    if (returned !== undefined) {
+      this.#current = returned;
+      return returned;
+    }
+    return await new Promise<Caller | undefined>((resolve, reject) => {
+      const settle = (then: () => void): void => {
         this.#waiting = undefined;
-        reject(new BallastError(ErrorCode.ABORTED, 'interrupted while waiting for a sender'));
-      };
-      if (signal?.aborted === true) {
-        onAbort();
-        return;
-      }
-      signal?.addEventListener('abort', onAbort, { once: true });
-      this.#waiting = (caller) => {
+        clearTimeout(timer);
         signal?.removeEventListener('abort', onAbort);
-        resolve(caller);
+        then();
       };
+      const onAbort = (): void => {
+        settle(() => {
+          reject(new BallastError(ErrorCode.ABORTED, 'interrupted while waiting for a sender'));
+        });
+      };
+      const timer = patienceMs === undefined ? undefined : setTimeout(() => {
+        settle(() => {
+          resolve(undefined);
+        });
+      }, patienceMs);
+      this.#waiting = (caller) => {
+        this.#current = caller;
+        settle(() => {
+          resolve(caller);
+        });
+      };
+      if (signal?.aborted === true) onAbort();
+      else signal?.addEventListener('abort', onAbort, { once: true });
     });
   }
 
   /** Stops listening and ends every connection that has not become a caller. */
   async close(): Promise<void> {
     this.#server.close();
+    this.#returned?.connection.fail(new BallastError(ErrorCode.ABORTED, 'the receiver ends'));
     const reason = new BallastError(ErrorCode.ABORTED, 'the receiver ends');
     await Promise.all([...this.#strangers].map((connection) => connection.abort(reason)));
     await Promise.all(this.#closing);
@@ -107,10 +132,7 @@ export class Listener {
     }, HELLO_TIMEOUT_MS);
     try {
       const hello = await connection.expect('hello');
-      const waiting = this.#waiting;
-      if (waiting === undefined) throw new BallastError(ErrorCode.BUSY, 'this receiver is busy with another sender; try again later');
-      this.#waiting = undefined;
-      waiting({ connection, hello, address });
+      this.#introduce({ connection, hello, address });
     } catch (error) {
       const reason = BallastError.from(error);
       this.#options.onStranger(new BallastError(reason.code, `turned away a connection from ${address}: ${reason.message}`, { cause: reason }));
@@ -119,6 +141,23 @@ export class Listener {
       clearTimeout(timer);
       this.#strangers.delete(connection);
     }
+  }
+
+  /**
+   * A sender whose connection broke may be back before this side has noticed: the session's token, which nobody else
+   * knows, lets the new connection take the place of the old one.
+   */
+  #introduce(caller: Caller): void {
+    if (this.#waiting !== undefined) {
+      this.#waiting(caller);
+      return;
+    }
+    const isSameSession = this.#current !== undefined && Buffer.compare(this.#current.hello.session, caller.hello.session) === 0;
+    if (!isSameSession) throw new BallastError(ErrorCode.BUSY, 'this receiver is busy with another sender; try again later');
+    const replaced = new BallastError(ErrorCode.CONNECTION_LOST, 'the sender has made a new connection');
+    this.#returned?.connection.fail(replaced);
+    this.#returned = caller;
+    this.#current?.connection.fail(replaced);
   }
 
   #dropOldest(): void {

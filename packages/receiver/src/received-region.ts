@@ -1,11 +1,12 @@
 import { BallastError, ErrorCode } from '@ballast/shared/errors';
 import { RegionManifest, digestOf } from '@ballast/shared/integrity';
 import { LEAF_PAGES, LEAF_SIZE, PAGE_SIZE, PageCoverage } from '@ballast/shared/memory';
-import { decodeLeafRecords, decodeRanges, decodeWhiteouts, type Frame, type LeafRecord, type PageRun } from '@ballast/shared/protocol';
+import { MAX_LEAF_ATTEMPTS, decodeLeafRecords, decodeRanges, decodeWhiteouts, type Frame, type LeafRecord, type PageRun } from '@ballast/shared/protocol';
+import { packPages, type Basis } from './basis.js';
 import type { RegionStore } from './destination/region-store.js';
 
 /** Leaves that may be wrong at once; more of them are no accident on the way. */
-const MAX_WRONG_LEAVES = 1024;
+const MAX_WRONG_LEAVES = 65536;
 /** Bytes written before they are read back: few enough to be in the cache still. */
 const STORE_BYTES = 256 << 10;
 
@@ -18,15 +19,19 @@ export class ReceivedRegion {
   readonly store: RegionStore;
   readonly #index: number;
   readonly #readsBack: boolean;
+  /** What need not come over the wire; undefined when that is nothing. */
+  readonly #basis: Basis | undefined;
   readonly #coverage: PageCoverage;
-  /** Leaves that did not arrive as they were sent, and are expected again. */
-  readonly #wrong = new Set<number>();
+  /** Leaves that did not arrive as they were sent, and are expected again: how often each was wrong. */
+  readonly #wrong = new Map<number, number>();
+  #leaf = Buffer.alloc(LEAF_SIZE);
   #sentBytes = 0;
 
-  constructor(index: number, store: RegionStore, readsBack: boolean) {
+  constructor(index: number, store: RegionStore, readsBack: boolean, basis: Basis | undefined) {
     this.#index = index;
     this.store = store;
     this.#readsBack = readsBack;
+    this.#basis = basis;
     this.manifest = new RegionManifest(store.bytes);
     this.#coverage = new PageCoverage(store.bytes / PAGE_SIZE);
   }
@@ -42,7 +47,7 @@ export class ReceivedRegion {
   }
 
   get wrongLeaves(): readonly number[] {
-    return [...this.#wrong];
+    return [...this.#wrong.keys()];
   }
 
   /** @throws BallastError PROTOCOL, WRITE */
@@ -82,11 +87,13 @@ export class ReceivedRegion {
     );
   }
 
-  /** The leaf must be new, or one that was asked for again. */
+  /** The leaf must be new, or one that was asked for again, whole. */
   #expectLeaf({ leaf, mask, sent }: LeafRecord): void {
-    if (sent !== mask) throw new BallastError(ErrorCode.PROTOCOL, `the sender left out pages of leaf ${leaf}, which nothing here holds`);
-    if (this.#wrong.has(leaf)) return;
-    if (!this.#coverage.coverLeaf(leaf, mask)) throw this.#toldTwice(leaf * LEAF_PAGES);
+    const again = this.#wrong.has(leaf);
+    if (sent !== mask && (again || this.#basis === undefined)) {
+      throw new BallastError(ErrorCode.PROTOCOL, `the sender left out pages of leaf ${leaf} that nothing here holds`);
+    }
+    if (!again && !this.#coverage.coverLeaf(leaf, mask)) throw this.#toldTwice(leaf * LEAF_PAGES);
   }
 
   #release({ start, end }: PageRun): void {
@@ -126,17 +133,34 @@ export class ReceivedRegion {
     store();
   }
 
-  #settle({ leaf, mask, at, stored, digest }: LeafRecord, arrived: Buffer): boolean {
-    const found = digestOf(arrived.subarray(at, at + stored));
+  /** Compares what the store has of a leaf by now with what the sender has. */
+  #settle(record: LeafRecord, arrived: Buffer): boolean {
+    const { leaf, mask, sent, digest } = record;
+    const found = this.#digestNow(record, arrived);
     if (found.equals(digest)) {
       this.#wrong.delete(leaf);
       this.manifest.set(leaf, mask, found);
       return true;
     }
-    this.#wrong.add(leaf);
-    if (this.#wrong.size > MAX_WRONG_LEAVES) {
-      throw new BallastError(ErrorCode.DIGEST_MISMATCH, `more than ${MAX_WRONG_LEAVES} leaves are not what was sent; check the memory and the disk of this machine`);
+    // Pages that were left out may have been a hint's mistake, which costs the leaf, not an attempt.
+    const attempts = (this.#wrong.get(leaf) ?? 0) + (sent === mask ? 1 : 0);
+    this.#wrong.set(leaf, attempts);
+    if (attempts >= MAX_LEAF_ATTEMPTS || this.#wrong.size > MAX_WRONG_LEAVES) {
+      throw new BallastError(
+        ErrorCode.DIGEST_MISMATCH,
+        `${this.#wrong.size} leaves are not what was sent, one of them ${attempts} times in a row; check the link, and the memory and the disk of both machines`,
+      );
     }
     return false;
+  }
+
+  #digestNow({ leaf, mask, sent, at, stored, digest }: LeafRecord, arrived: Buffer): Buffer {
+    if (sent === mask) return digestOf(arrived.subarray(at, at + stored));
+    if (sent === 0 && this.#basis?.isInStore(leaf, mask, digest) === true) return digest;
+    this.#basis?.fill(leaf, mask & ~sent);
+    const offset = leaf * LEAF_SIZE;
+    const bytes = this.#leaf.subarray(0, Math.min(LEAF_SIZE, this.store.bytes - offset));
+    this.store.read(offset, bytes);
+    return digestOf(packPages(bytes, mask));
   }
 }

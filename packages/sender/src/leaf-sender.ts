@@ -1,9 +1,10 @@
 import { setImmediate } from 'node:timers/promises';
-import { digestOf, type RegionManifest } from '@ballast/shared/integrity';
-import { FrameType } from '@ballast/shared/protocol';
-import { PAGE_SIZE, popCount, type ExtentSet } from '@ballast/shared/memory';
+import { HINT_SIZE, digestOf, pageHints, type RegionManifest } from '@ballast/shared/integrity';
+import { FrameType, type HeldLeaf } from '@ballast/shared/protocol';
+import { LEAF_PAGES, PAGE_SIZE, popCount, type ExtentSet } from '@ballast/shared/memory';
 import type { Connection } from '@ballast/shared/transport';
 import type { Announcer } from './announcer.js';
+import type { HoldingsReader } from './holdings-reader.js';
 import { LeafReader } from './leaf-reader.js';
 import type { BatchPool, PageBatch } from './page-batch.js';
 import type { SourceRegion } from './source/memory-source.js';
@@ -26,6 +27,8 @@ export interface LeafDestination {
   readonly region: number;
   /** Told of the pages that are not sent. */
   readonly announcer: Announcer;
+  /** What the destination holds already, of which only the differences are sent; undefined for nothing. */
+  readonly holdings: HoldingsReader | undefined;
   /** Gets an entry for each leaf that holds anything. */
   readonly manifest: RegionManifest;
   readonly counts: WalkCounts;
@@ -52,7 +55,13 @@ export async function sendLeaves(region: SourceRegion, scan: ExtentSet, to: Leaf
       const pages = batch.pack(at, keep);
       const digest = digestOf(pages);
       to.manifest.set(leaf, mask, digest);
-      batch.add(leaf, mask, mask, pages.length, digest);
+      const held = await to.holdings?.find(to.region, leaf);
+      if (held === undefined) {
+        batch.add(leaf, mask, mask, pages.length, digest);
+      } else {
+        const { sent, keep: differing } = difference(mask, digest, pages, held);
+        batch.add(leaf, mask, sent, batch.pack(batch.filled, differing).length, digest);
+      }
     }
     if (batch.room === 0) {
       await sendBatch(batch, to);
@@ -67,6 +76,31 @@ export async function sendLeaves(region: SourceRegion, scan: ExtentSet, to: Leaf
   if (batch.count > 0) await sendBatch(batch, to);
   else to.pool.give(batch);
   await to.announcer.finish();
+}
+
+/**
+ * Which pages of a leaf the destination lacks.
+ * @param pages the pages in `mask`
+ * @returns `sent`: the pages to send; `keep`: the same, counted among the pages in `mask`
+ */
+function difference(mask: number, digest: Buffer, pages: Buffer, held: HeldLeaf): { sent: number; keep: number } {
+  if (held.mask === mask && held.digest.equals(digest)) return { sent: 0, keep: 0 };
+  const hints = pageHints(pages);
+  let sent = 0;
+  let keep = 0;
+  for (let page = 0, ours = 0, theirs = 0; page < LEAF_PAGES; page++) {
+    const bit = 1 << page;
+    if ((mask & bit) !== 0) {
+      const same = (held.mask & bit) !== 0 && hints.compare(held.hints, theirs, theirs + HINT_SIZE, ours * HINT_SIZE, (ours + 1) * HINT_SIZE) === 0;
+      if (!same) {
+        sent |= bit;
+        keep |= 1 << ours;
+      }
+      ours++;
+    }
+    if ((held.mask & bit) !== 0) theirs += HINT_SIZE;
+  }
+  return { sent, keep };
 }
 
 async function sendBatch(batch: PageBatch, { connection, pool, region, counts }: LeafDestination): Promise<void> {

@@ -1,15 +1,18 @@
+import { randomBytes } from 'node:crypto';
 import { BallastError, ErrorCode } from '@ballast/shared/errors';
 import { everyInterval, type SendEvent, type TransferResult } from '@ballast/shared/events';
-import { manifestRoot, emptyManifest, type RegionManifest } from '@ballast/shared/integrity';
+import { emptyManifest, manifestRoot, type Manifest, type RegionManifest } from '@ballast/shared/integrity';
 import { ExtentSet, LEAF_SIZE, PAGE_SIZE } from '@ballast/shared/memory';
-import { Dialect, MAX_REGIONS, MAX_RESENDS, type Summary } from '@ballast/shared/protocol';
+import { Dialect, MAX_REGIONS, SESSION_SIZE, type Summary } from '@ballast/shared/protocol';
 import { formatAddress, type Address, type Connection } from '@ballast/shared/transport';
 import { announceBalloonMap, announcerOf, silentAnnouncer, type AnnounceCounts } from './announcer.js';
 import { readBalloonMap, type BalloonMap, type BalloonOrigin } from './balloon/balloon-map.js';
 import { checkSource } from './check-source.js';
 import { aborted, connectToReceiver } from './connect.js';
+import { HoldingsReader } from './holdings-reader.js';
 import { sendLeaves, type WalkCounts } from './leaf-sender.js';
 import { BatchPool } from './page-batch.js';
+import { withRetries, type Attempts } from './retry.js';
 import { MemorySource, type ReadMethod } from './source/memory-source.js';
 import { DEFAULT_STRATEGY, Identify, STRATEGIES, identifyPages, type RegionPlan, type StrategyName } from './strategy.js';
 
@@ -27,17 +30,23 @@ export interface SendOptions {
   readonly checkSource?: boolean;
   /** Milliseconds without a word from the receiver after which it counts as gone. Default: 30 s. */
   readonly timeoutMs?: number;
+  /** Milliseconds for which a connection that broke is tried again, counted anew after each that got on. Default: 60 s. */
+  readonly retryMs?: number;
   /** Ends the transfer; `sendMemory` then throws ABORTED. */
   readonly signal?: AbortSignal;
   readonly onEvent?: (event: SendEvent) => void;
 }
 
 const DEFAULT_TIMEOUT_MS = 30_000;
+const DEFAULT_RETRY_MS = 60_000;
 /** Batches in use at once: those that the socket holds (4 MiB at most), one being filled, and one to spare. */
 const BATCHES = 8;
+/** Rounds of sending leaves again; each leaf of them may fail a few times, and the receiver counts those. */
+const MAX_RESEND_ROUNDS = 64;
 
 /**
- * Sends the memory of one guest to a receiver, and returns when the receiver has verified and published it.
+ * Sends the memory of one guest to a receiver, and returns when the receiver has verified and published it. A
+ * connection that breaks is made again, and the transfer goes on from what the receiver holds by then.
  * @throws BallastError with a code of docs/errors.md
  */
 export async function sendMemory(options: SendOptions): Promise<TransferResult> {
@@ -45,150 +54,238 @@ export async function sendMemory(options: SendOptions): Promise<TransferResult> 
   const source = MemorySource.open(options.files, options.read);
   try {
     const balloon = readBalloonMap(source, options.balloon ?? [{ kind: 'auto' }]);
-    const timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
-    const connection = await connectToReceiver(options.to, timeoutMs, options.signal);
-    const onAbort = (): void => {
-      connection.fail(aborted());
-    };
-    options.signal?.addEventListener('abort', onAbort, { once: true });
-    try {
-      if (options.signal?.aborted === true) onAbort();
-      const result = await transfer(source, balloon, connection, options);
-      options.onEvent?.({ event: 'done', ...result });
-      await connection.close();
-      return result;
-    } catch (error) {
-      const reason = BallastError.from(error);
-      await connection.abort(reason);
-      throw reason;
-    } finally {
-      options.signal?.removeEventListener('abort', onAbort);
-    }
+    const session = new Session(source, balloon, options);
+    const result = await withRetries(session, {
+      retryMs: options.retryMs ?? DEFAULT_RETRY_MS,
+      signal: options.signal,
+      onRetry: (event) => options.onEvent?.(event),
+    });
+    options.onEvent?.({ event: 'done', ...result });
+    return result;
   } finally {
     source.close();
   }
 }
 
-/** The sender's side of the dialogue, as the data flows. */
-async function transfer(
-  source: MemorySource,
-  balloon: BalloonMap,
-  connection: Connection,
-  options: SendOptions,
-): Promise<TransferResult> {
-  const started = performance.now();
-  const seconds = (): number => (performance.now() - started) / 1000;
-  const wireBytes = (): number => connection.bytesOut + connection.bytesIn;
-  const strategyName = options.strategy ?? DEFAULT_STRATEGY;
-  const strategy = STRATEGIES[strategyName];
+/** One transfer over as many connections as it takes. */
+class Session implements Attempts<TransferResult> {
+  /** Whether a receiver ever welcomed it. */
+  accepted = false;
+  readonly #token = randomBytes(SESSION_SIZE);
+  readonly #started = performance.now();
+  readonly #source: MemorySource;
+  readonly #balloon: BalloonMap;
+  readonly #options: SendOptions;
+  readonly #strategyName: StrategyName;
+  /** What all connections together have cost. */
+  readonly #announced: AnnounceCounts = { whiteouts: 0, mapBytes: 0 };
+  readonly #walked: WalkCounts = { scannedBytes: 0, sentBytes: 0 };
+  #earlierWireBytes = 0;
+  /** The result, from the moment on at which the receiver may have published. */
+  #committed: (() => TransferResult) | undefined;
 
-  // Which pages need not even be read, and what the destination may have to hold.
-  const plans = identifyPages(strategy.identify, source, balloon);
-  await connection.sendControl({
-    kind: 'hello',
-    regions: source.regions.map((region) => region.bytes),
-    dialect: strategy.announce,
-    dataBytesAtMost: dataBytesAtMost(source, plans),
-  });
-  await connection.expect('welcome');
-  options.onEvent?.({ event: 'connected', peer: formatAddress(options.to) });
+  constructor(source: MemorySource, balloon: BalloonMap, options: SendOptions) {
+    this.#source = source;
+    this.#balloon = balloon;
+    this.#options = options;
+    this.#strategyName = options.strategy ?? DEFAULT_STRATEGY;
+  }
 
-  const announced: AnnounceCounts = { whiteouts: 0, mapBytes: 0 };
-  const walked: WalkCounts = { scannedBytes: 0, sentBytes: 0 };
-  const toScan = plans.reduce((sum, plan) => sum + plan.scan.bytes, 0);
-  let phase = 'send';
-  const progress = everyInterval(() => {
-    options.onEvent?.({
-      event: 'progress',
-      phase,
-      doneBytes: walked.scannedBytes,
-      totalBytes: toScan,
-      wireBytes: wireBytes(),
-      seconds: seconds(),
-    });
-  });
-  try {
-    // The balloon map once, ahead of all pages, unless the dialect has only whiteouts.
-    if (strategy.announce !== Dialect.whiteouts) {
-      for (const [region, plan] of plans.entries()) await announceBalloonMap(connection, region, plan.free, announced);
+  get progress(): number {
+    return this.#walked.sentBytes;
+  }
+
+  /** @throws BallastError why the connection, or the transfer, ended */
+  async attempt(): Promise<TransferResult> {
+    const { to, timeoutMs = DEFAULT_TIMEOUT_MS, signal } = this.#options;
+    const connection = await this.#connect(to, timeoutMs, signal);
+    const onAbort = (): void => {
+      connection.fail(aborted());
+    };
+    signal?.addEventListener('abort', onAbort, { once: true });
+    try {
+      if (signal?.aborted === true) onAbort();
+      const result = await this.#transfer(connection);
+      await connection.close();
+      return result;
+    } catch (error) {
+      const reason = BallastError.from(error);
+      await connection.abort(reason);
+      throw this.#committed === undefined ? reason : unacknowledged(reason);
+    } finally {
+      this.#earlierWireBytes += connection.bytesOut + connection.bytesIn;
+      signal?.removeEventListener('abort', onAbort);
     }
+  }
 
-    // Every page that may hold something: read, scan, hash, send.
-    const manifest = emptyManifest(source.regions.map((region) => region.bytes));
-    const pool = new BatchPool(BATCHES);
-    for (const [index, region] of source.regions.entries()) {
-      await sendLeaves(region, planOf(plans, index).scan, {
-        connection,
-        pool,
-        region: index,
-        announcer: announcerOf(strategy.announce, connection, index, region.bytes / PAGE_SIZE, announced),
-        manifest: regionOf(manifest, index),
-        counts: walked,
-      });
+  async #connect(to: Address, timeoutMs: number, signal: AbortSignal | undefined): Promise<Connection> {
+    try {
+      return await connectToReceiver(to, timeoutMs, signal);
+    } catch (error) {
+      throw this.#committed === undefined ? error : unacknowledged(BallastError.from(error));
     }
-    source.regions.forEach((region) => {
-      region.checkSize();
-    });
-    const scannedBytes = walked.scannedBytes;
-    if (options.checkSource === true) {
-      phase = 'check';
-      await checkSource(source, plans, manifest, options.signal);
-    }
+  }
 
-    // Both roots must be equal; leaves that arrived wrong are sent again, a few times.
-    phase = 'verify';
-    const dataBytes = manifest.reduce((sum, region) => sum + region.dataBytes, 0);
-    const summary = (): Summary => ({
-      strategy: strategyName,
-      dataBytes,
-      zeroBytes: scannedBytes - dataBytes,
-      freeBytes: source.bytes - scannedBytes,
-      scannedPages: scannedBytes / PAGE_SIZE,
-      askedPages: strategy.identify === Identify.ask ? source.bytes / PAGE_SIZE : 0,
-      whiteouts: announced.whiteouts,
-      mapBytes: announced.mapBytes,
-      sentBytes: walked.sentBytes,
-      mapDigest: balloon.digest.toString('hex'),
+  /** The sender's side of the dialogue, as the data flows. */
+  async #transfer(connection: Connection): Promise<TransferResult> {
+    const { regions } = this.#source;
+    const regionBytes = regions.map((region) => region.bytes);
+    const strategy = STRATEGIES[this.#strategyName];
+
+    // Which pages need not even be read, and what the destination may have to hold.
+    const plans = identifyPages(strategy.identify, this.#source, this.#balloon);
+    await connection.sendControl({
+      kind: 'hello',
+      session: this.#token,
+      regions: regionBytes,
+      dialect: strategy.announce,
+      dataBytesAtMost: dataBytesAtMost(this.#source, plans),
     });
-    const root = manifestRoot(manifest);
-    for (let attempt = 0; ; attempt++) {
-      await connection.sendControl({ kind: 'end', root, summary: summary() });
-      const answer = await connection.expect('verified', 'resend');
-      if (answer.kind === 'verified') {
-        checkRoot(root, answer.root);
-        break;
+    const welcome = await connection.expect('welcome', 'published-before');
+    if (welcome.kind === 'published-before') {
+      const result = this.#publishedBefore(welcome.root);
+      await connection.sendControl({ kind: 'goodbye' });
+      return result;
+    }
+    this.accepted = true;
+    this.#options.onEvent?.({ event: 'connected', peer: formatAddress(this.#options.to), resumes: welcome.holds });
+    const holdings = welcome.holds ? new HoldingsReader(connection, regionBytes) : undefined;
+
+    this.#walked.scannedBytes = 0;
+    const progress = this.#reportProgress(connection, plans);
+    try {
+      // The balloon map once, ahead of all pages, unless the dialect has only whiteouts.
+      if (strategy.announce !== Dialect.whiteouts) {
+        for (const [region, plan] of plans.entries()) await announceBalloonMap(connection, region, plan.free, this.#announced);
       }
-      if (attempt === MAX_RESENDS) {
-        throw new BallastError(
-          ErrorCode.DIGEST_MISMATCH,
-          `${answer.leaves.length} leaves did not arrive as they were sent, ${MAX_RESENDS + 1} times in a row; check the link and the receiver's memory and disk`,
-        );
-      }
-      for (const [index, region] of source.regions.entries()) {
-        await sendLeaves(region, leavesAgain(answer.leaves, index, planOf(plans, index)), {
+
+      // Every page that may hold something: read, scan, hash, and send what the destination lacks.
+      const manifest = emptyManifest(regionBytes);
+      const pool = new BatchPool(BATCHES);
+      for (const [index, region] of regions.entries()) {
+        await sendLeaves(region, planOf(plans, index).scan, {
           connection,
           pool,
           region: index,
-          announcer: silentAnnouncer,
+          announcer: announcerOf(strategy.announce, connection, index, region.bytes / PAGE_SIZE, this.#announced),
+          holdings,
           manifest: regionOf(manifest, index),
-          counts: walked,
+          counts: this.#walked,
         });
+        region.checkSize();
       }
-    }
+      await holdings?.drain();
+      const { scannedBytes } = this.#walked;
+      if (this.#options.checkSource === true) {
+        progress.phase = 'check';
+        await checkSource(this.#source, plans, manifest, this.#options.signal);
+      }
 
-    // From here on the file may have its name.
-    await connection.sendControl({ kind: 'commit' });
-    await connection.expect('published');
+      // Both roots must be equal; leaves that arrived wrong are sent again, whole.
+      progress.phase = 'verify';
+      for (let round = 0; ; round++) {
+        const root = manifestRoot(manifest);
+        await connection.sendControl({ kind: 'end', root, summary: this.#summary(manifest, scannedBytes) });
+        const answer = await connection.expect('verified', 'resend');
+        if (answer.kind === 'verified') {
+          checkRoot(root, answer.root);
+          this.#committed = () => this.#result(root, manifest, scannedBytes, connection);
+          break;
+        }
+        if (round === MAX_RESEND_ROUNDS) throw new BallastError(ErrorCode.PROTOCOL, `${connection.peer} never stops asking for leaves again`);
+        const again: WalkCounts = { scannedBytes: 0, sentBytes: 0 };
+        for (const [index, region] of regions.entries()) {
+          await sendLeaves(region, leavesAgain(answer.leaves, index, planOf(plans, index)), {
+            connection,
+            pool,
+            region: index,
+            announcer: silentAnnouncer,
+            holdings: undefined,
+            manifest: regionOf(manifest, index),
+            counts: again,
+          });
+        }
+        this.#walked.sentBytes += again.sentBytes;
+      }
+
+      // From here on the files may have their names.
+      await connection.sendControl({ kind: 'commit' });
+      await connection.expect('published');
+      const result = this.#committed();
+      await connection.sendControl({ kind: 'goodbye' });
+      return result;
+    } finally {
+      progress.stop();
+    }
+  }
+
+  /** The receiver had published, and its word of it got lost with the connection before. */
+  #publishedBefore(root: Uint8Array): TransferResult {
+    const result = this.#committed?.();
+    if (result?.root === Buffer.from(root).toString('hex')) return result;
+    throw new BallastError(ErrorCode.PROTOCOL, 'the receiver says that it published what was never committed');
+  }
+
+  #summary(manifest: Manifest, scannedBytes: number): Summary {
+    const dataBytes = manifest.reduce((sum, region) => sum + region.dataBytes, 0);
+    const memoryBytes = this.#source.bytes;
+    return {
+      strategy: this.#strategyName,
+      dataBytes,
+      zeroBytes: scannedBytes - dataBytes,
+      freeBytes: memoryBytes - scannedBytes,
+      scannedPages: scannedBytes / PAGE_SIZE,
+      askedPages: STRATEGIES[this.#strategyName].identify === Identify.ask ? memoryBytes / PAGE_SIZE : 0,
+      ...this.#announced,
+      sentBytes: this.#walked.sentBytes,
+      mapDigest: this.#balloon.digest.toString('hex'),
+    };
+  }
+
+  #result(root: Buffer, manifest: Manifest, scannedBytes: number, connection: Connection): TransferResult {
     return {
       root: root.toString('hex'),
-      memoryBytes: source.bytes,
-      ...summary(),
-      wireBytes: wireBytes(),
-      seconds: seconds(),
+      memoryBytes: this.#source.bytes,
+      ...this.#summary(manifest, scannedBytes),
+      wireBytes: this.#wireBytes(connection),
+      seconds: this.#seconds(),
     };
-  } finally {
-    progress.stop();
   }
+
+  #reportProgress(connection: Connection, plans: readonly RegionPlan[]): { phase: string; stop(): void } {
+    const totalBytes = plans.reduce((sum, plan) => sum + plan.scan.bytes, 0);
+    const report = {
+      phase: 'send',
+      ...everyInterval(() => {
+        this.#options.onEvent?.({
+          event: 'progress',
+          phase: report.phase,
+          doneBytes: this.#walked.scannedBytes,
+          totalBytes,
+          wireBytes: this.#wireBytes(connection),
+          seconds: this.#seconds(),
+        });
+      }),
+    };
+    return report;
+  }
+
+  #wireBytes(connection: Connection): number {
+    return this.#earlierWireBytes + connection.bytesOut + connection.bytesIn;
+  }
+
+  #seconds(): number {
+    return (performance.now() - this.#started) / 1000;
+  }
+}
+
+/** The connection ended between `commit` and the word of it: nobody here knows whether the files have their names. */
+function unacknowledged(error: BallastError): BallastError {
+  return new BallastError(
+    error.code,
+    `the memory was verified and committed, but the receiver did not say that it published it (${error.message}); look there whether the file has its name: if so, it is complete`,
+    { cause: error },
+  );
 }
 
 /** The receiver cannot need more room than the source has allocated, nor more than what is not free. */

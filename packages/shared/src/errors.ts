@@ -80,6 +80,19 @@ export class BallastError extends Error {
   }
 }
 
+const RETRYABLE: ReadonlySet<ErrorCode> = new Set([
+  ErrorCode.CONNECT,
+  ErrorCode.CONNECTION_LOST,
+  ErrorCode.TIMEOUT,
+  ErrorCode.CORRUPT_STREAM,
+  ErrorCode.BUSY,
+]);
+
+/** Whether a new connection may get past the error: it was about the way, not about what was to be moved. */
+export function isRetryable(error: BallastError): boolean {
+  return RETRYABLE.has(error.code);
+}
+
 /** The `code` of a Node.js system error ("ENOENT", "EPIPE"…), or undefined for anything else. */
 export function systemCode(error: unknown): string | undefined {
   if (error instanceof Error && 'code' in error && typeof error.code === 'string') return error.code;

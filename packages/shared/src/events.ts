@@ -60,6 +60,8 @@ export interface ConnectedEvent {
   readonly event: 'connected';
   /** Address of the other side. */
   readonly peer: string;
+  /** Whether the destination holds something from before, of which only what differs is sent. */
+  readonly resumes: boolean;
 }
 
 /** Something that the user should know and that does not end the transfer: a stranger was turned away… */
@@ -69,12 +71,24 @@ export interface WarningEvent {
   readonly message: string;
 }
 
+/** The connection broke, and will be made again. */
+export interface RetryEvent {
+  readonly event: 'retry';
+  /** Why the connection before ended. */
+  readonly code: ErrorCode;
+  readonly message: string;
+  /** How many connections broke so far. */
+  readonly attempt: number;
+  /** Seconds until the next try. */
+  readonly inSeconds: number;
+}
+
 export interface DoneEvent extends TransferResult {
   readonly event: 'done';
 }
 
-export type SendEvent = ConnectedEvent | ProgressEvent | WarningEvent | DoneEvent;
-export type ReceiveEvent = ListeningEvent | ConnectedEvent | ProgressEvent | WarningEvent | DoneEvent;
+export type SendEvent = ConnectedEvent | RetryEvent | ProgressEvent | WarningEvent | DoneEvent;
+export type ReceiveEvent = ListeningEvent | ConnectedEvent | RetryEvent | ProgressEvent | WarningEvent | DoneEvent;
 
 /** Milliseconds between two progress events. */
 const PROGRESS_INTERVAL_MS = 250;

@@ -1,4 +1,3 @@
-import type { Manifest } from '@ballast/shared/integrity';
 import type { RegionStore } from './region-store.js';
 
 /** Where a whole transfer ends up: one store for each region, and what happens to them at the end. */
@@ -6,11 +5,8 @@ export interface Destination {
   readonly stores: readonly RegionStore[];
   /** Whether `read` of the stores gives back what was written. A sink keeps nothing, and what arrived is hashed instead. */
   readonly readsBack: boolean;
-  /**
-   * Checks that the stores hold nothing but the pages of the manifest.
-   * @throws BallastError DIGEST_MISMATCH, READ
-   */
-  checkNothingElse(manifest: Manifest): void;
+  /** Whether there is something from an earlier try in the stores: what of it is right need not be sent again. */
+  readonly holds: boolean;
   /**
    * Makes what was written durable where that means anything.
    * @throws BallastError WRITE, NO_SPACE
@@ -21,8 +17,11 @@ export interface Destination {
    * @throws BallastError EXISTS, WRITE; then nothing was published
    */
   publish(): Promise<void>;
-  /** Closes everything. What was not published stays out of the world's sight, or marked as unusable. */
-  close(outcome: Outcome): void;
+  /**
+   * Closes everything. What was not published stays out of the world's sight, or marked as unusable.
+   * @returns what is left and what can be done with it, in words; undefined when nothing is
+   */
+  close(outcome: Outcome): string | undefined;
 }
 
 /** How a transfer ended, for what is left on disk. */

@@ -1,7 +1,5 @@
-import { readSync } from 'node:fs';
-import { BallastError, ErrorCode } from '@ballast/shared/errors';
-import { allocateBlocks, mapShared, punchHole, type Mapping } from '@ballast/shared/memory';
-import { writeFailed, type RegionStore } from './region-store.js';
+import { allocateBlocks, mapShared, punchHole, type Extent, type Mapping } from '@ballast/shared/memory';
+import { nextDataOf, readFully, writeFailed, type ReadableRegion, type RegionStore } from './region-store.js';
 
 /** One window at a time is mapped; a multiple of every huge page size up to 1 GiB. */
 const WINDOW_BYTES = 1 << 30;
@@ -37,11 +35,18 @@ export class HugePageStore implements RegionStore {
   }
 
   read(offset: number, into: Buffer): void {
-    for (let done = 0; done < into.length; ) {
-      const count = readSync(this.#fd, into, done, into.length - done, offset + done);
-      if (count === 0) throw new BallastError(ErrorCode.READ, `${this.#path} ended at offset ${offset + done}: someone made it shorter`);
-      done += count;
-    }
+    readFully(this.#fd, this.#path, offset, into);
+  }
+
+  /** hugetlbfs reports one run of data, holes and all; read(2) of a hole allocates nothing. */
+  nextData(offset: number): Extent | undefined {
+    return nextDataOf(this.#fd, this.#path, offset, this.bytes);
+  }
+
+  copyFrom(source: ReadableRegion, offset: number, length: number): void {
+    const bytes = Buffer.allocUnsafe(length);
+    source.read(offset, bytes);
+    this.write(offset, bytes);
   }
 
   /** Whole huge pages are punched; what is left at the edges is zeroed where it is allocated. */

@@ -1,10 +1,8 @@
-import { closeSync, constants, fstatSync, openSync, unlinkSync, writeFileSync } from 'node:fs';
+import { closeSync, constants, existsSync, fstatSync, openSync, unlinkSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { BallastError, ErrorCode, systemCode } from '@ballast/shared/errors';
 import { tryLock } from '@ballast/shared/memory';
-import type { Manifest } from '@ballast/shared/integrity';
 import { Outcome, type Destination } from './destination.js';
-import { checkNothingElse } from './nothing-else.js';
 import { allocatedBytes, checkRoom, filesystemOf, storeFor, syncFile, type Filesystem } from './filesystem.js';
 import { writeFailed, type RegionStore } from './region-store.js';
 
@@ -13,6 +11,8 @@ interface InPlaceFile {
   readonly fd: number;
   readonly store: RegionStore;
   readonly filesystem: Filesystem;
+  /** Whether an earlier try was interrupted while it wrote the file. */
+  readonly interrupted: boolean;
 }
 
 /** Beside a file that is being written in place: as long as it is there, the file is neither the old memory nor the new. */
@@ -50,15 +50,13 @@ export class InPlaceFiles implements Destination {
     }
   }
 
-  get stores(): readonly RegionStore[] {
-    return this.#files.map((file) => file.store);
+  /** What was in the files before an in-place transfer is of no use to it; what an interrupted one left is. */
+  get holds(): boolean {
+    return this.#files.some((file) => file.interrupted);
   }
 
-  checkNothingElse(manifest: Manifest): void {
-    for (const [index, file] of this.#files.entries()) {
-      const region = manifest[index];
-      if (region !== undefined) checkNothingElse(file.fd, file.path, file.store, region);
-    }
+  get stores(): readonly RegionStore[] {
+    return this.#files.map((file) => file.store);
   }
 
   async sync(): Promise<void> {
@@ -71,8 +69,11 @@ export class InPlaceFiles implements Destination {
   }
 
   /** The markers stay unless the files were published. */
-  close(_outcome: Outcome): void {
+  close(outcome: Outcome): string | undefined {
     this.#files.forEach(closeFile);
+    const [first] = this.#files;
+    if (outcome === Outcome.published || first === undefined) return undefined;
+    return `${first.path} is incomplete and must not be used: the same command goes on from there`;
   }
 }
 
@@ -110,7 +111,7 @@ function openExisting(path: string, bytes: number): InPlaceFile {
       throw new BallastError(ErrorCode.MISMATCH, `${path} has ${size} bytes and the sender's memory ${bytes}; start both guests with the same memory size`);
     }
     const filesystem = filesystemOf(path);
-    return { path, fd, store: storeFor(fd, path, bytes, filesystem, true), filesystem };
+    return { path, fd, store: storeFor(fd, path, bytes, filesystem, true), filesystem, interrupted: existsSync(incompleteMarkerPath(path)) };
   } catch (error) {
     closeSync(fd);
     throw error;

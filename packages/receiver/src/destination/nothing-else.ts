@@ -1,6 +1,6 @@
 import { BallastError, ErrorCode } from '@ballast/shared/errors';
 import { isZero, type RegionManifest } from '@ballast/shared/integrity';
-import { LEAF_SIZE, PAGE_SIZE, seekData, seekHole } from '@ballast/shared/memory';
+import { LEAF_SIZE, PAGE_SIZE } from '@ballast/shared/memory';
 import type { RegionStore } from './region-store.js';
 
 /**
@@ -8,11 +8,10 @@ import type { RegionStore } from './region-store.js';
  * must read as zeros. With the digests of the pages that were sent, this makes the root one of the whole file.
  * @throws BallastError DIGEST_MISMATCH with the offset in bytes; READ
  */
-export function checkNothingElse(fd: number, path: string, store: RegionStore, manifest: RegionManifest): void {
+export function checkNothingElse(store: RegionStore, manifest: RegionManifest, region: number): void {
   const page = Buffer.alloc(PAGE_SIZE);
-  for (let at = seekData(fd, 0); at !== null && at < store.bytes; ) {
-    const end = Math.min(seekHole(fd, at) ?? store.bytes, store.bytes);
-    for (let offset = at - (at % PAGE_SIZE); offset < end; ) {
+  for (let run = store.nextData(0); run !== undefined; run = store.nextData(run.end)) {
+    for (let offset = run.start - (run.start % PAGE_SIZE); offset < run.end; ) {
       const leafStart = offset - (offset % LEAF_SIZE);
       const mask = manifest.mask(leafStart / LEAF_SIZE);
       if (mask === 0xffff) {
@@ -24,12 +23,11 @@ export function checkNothingElse(fd: number, path: string, store: RegionStore, m
         if (!isZero(page, 0, PAGE_SIZE)) {
           throw new BallastError(
             ErrorCode.DIGEST_MISMATCH,
-            `${path} holds bytes at offset ${offset} that nobody sent; another program may be writing it`,
+            `memory file ${region} holds bytes at offset ${offset} that nobody sent; another program may be writing it`,
           );
         }
       }
       offset += PAGE_SIZE;
     }
-    at = end >= store.bytes ? null : seekData(fd, end);
   }
 }

@@ -2,10 +2,8 @@ import { closeSync, constants, fchmodSync, fstatSync, ftruncateSync, lstatSync, 
 import { basename, dirname } from 'node:path';
 import { BallastError, ErrorCode, systemCode } from '@ballast/shared/errors';
 import { renameNoReplace, tryLock } from '@ballast/shared/memory';
-import type { Manifest } from '@ballast/shared/integrity';
 import { Outcome, type Destination } from './destination.js';
-import { checkNothingElse } from './nothing-else.js';
-import { checkRoom, filesystemOf, storeFor, syncFile, syncFolderOf, type Filesystem } from './filesystem.js';
+import { allocatedBytes, checkRoom, filesystemOf, storeFor, syncFile, syncFolderOf, type Filesystem } from './filesystem.js';
 import { writeFailed, type RegionStore } from './region-store.js';
 
 /** The name under which FILE is built. */
@@ -29,6 +27,8 @@ interface PartialFile {
   readonly fd: number;
   readonly store: RegionStore;
   readonly filesystem: Filesystem;
+  /** Whether it was there before, with something in it. */
+  readonly holds: boolean;
 }
 
 /**
@@ -46,8 +46,8 @@ export class PartialFiles implements Destination {
   }
 
   /**
-   * Creates and locks the partial files, empty and at full size.
-   * @throws BallastError EXISTS, BUSY, BAD_FILE, NO_SPACE, WRITE; what was created is removed again
+   * Creates and locks the partial files, at full size: empty, or with what an earlier try left in them.
+   * @throws BallastError EXISTS, BUSY, BAD_FILE, NO_SPACE, WRITE; what was created here is removed again
    */
   static open({ paths, regionBytes, force, neededBytes }: PartialFilesOptions): PartialFiles {
     checkFinalNames(paths, force);
@@ -55,25 +55,26 @@ export class PartialFiles implements Destination {
     try {
       for (const [index, path] of paths.entries()) files.push(openPartial(path, regionBytes[index] ?? 0));
       const [first] = files;
-      if (first !== undefined && neededBytes !== undefined) checkRoom(dirname(first.path), first.filesystem, neededBytes);
+      if (first !== undefined && neededBytes !== undefined) {
+        const held = files.reduce((sum, file) => sum + allocatedBytes(file.fd), 0);
+        checkRoom(dirname(first.path), first.filesystem, neededBytes - held);
+      }
       return new PartialFiles(files, force);
     } catch (error) {
-      files.forEach((file) => {
-        removePartial(file);
-      });
+      for (const file of files) {
+        if (file.holds) closeFile(file);
+        else removePartial(file);
+      }
       throw error;
     }
   }
 
-  get stores(): readonly RegionStore[] {
-    return this.#files.map((file) => file.store);
+  get holds(): boolean {
+    return this.#files.some((file) => file.holds);
   }
 
-  checkNothingElse(manifest: Manifest): void {
-    for (const [index, file] of this.#files.entries()) {
-      const region = manifest[index];
-      if (region !== undefined) checkNothingElse(file.fd, file.partial, file.store, region);
-    }
+  get stores(): readonly RegionStore[] {
+    return this.#files.map((file) => file.store);
   }
 
   async sync(): Promise<void> {
@@ -96,11 +97,19 @@ export class PartialFiles implements Destination {
     for (const file of this.#files) if (!file.filesystem.volatile) syncFolderOf(file.path);
   }
 
-  close(outcome: Outcome): void {
+  close(outcome: Outcome): string | undefined {
+    let left: string | undefined;
     for (const file of this.#files) {
-      if (outcome === Outcome.failed || outcome === Outcome.interrupted) removePartial(file);
-      else closeFile(file);
+      if (outcome === Outcome.published) {
+        closeFile(file);
+      } else if (outcome === Outcome.interrupted && allocatedBytes(file.fd) > 0) {
+        left ??= `${file.partial} is kept: the same command goes on from there`;
+        closeFile(file);
+      } else {
+        removePartial(file);
+      }
     }
+    return left;
   }
 }
 
@@ -132,17 +141,17 @@ function openPartial(path: string, bytes: number): PartialFile {
   const fd = createLocked(partial);
   try {
     fchmodSync(fd, 0o600);
-    ftruncateSync(fd, 0);
     const filesystem = filesystemOf(dirname(path));
-    const store = storeFor(fd, partial, bytes, filesystem, false);
+    const holds = allocatedBytes(fd) > 0;
+    const store = storeFor(fd, partial, bytes, filesystem, holds);
     try {
       ftruncateSync(fd, bytes);
     } catch (error) {
       throw writeFailed(partial, bytes, error);
     }
-    return { path, partial, fd, store, filesystem };
+    return { path, partial, fd, store, filesystem, holds };
   } catch (error) {
-    unlinkSync(partial);
+    if (allocatedBytes(fd) === 0) unlinkSync(partial);
     closeSync(fd);
     throw error;
   }

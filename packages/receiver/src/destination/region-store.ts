@@ -1,18 +1,32 @@
 import { readSync, writeSync } from 'node:fs';
 import { BallastError, ErrorCode, systemCode } from '@ballast/shared/errors';
-import { punchHole } from '@ballast/shared/memory';
+import { copyRange, punchHole, seekData, seekHole, type Extent } from '@ballast/shared/memory';
 
-/** Where the pages of one region end up. All offsets and lengths in bytes, whole pages. */
-export interface RegionStore {
-  /** Size of the region. */
+/** Pages that can be read. All offsets and lengths in bytes. */
+export interface ReadableRegion {
+  /** Size in bytes. */
   readonly bytes: number;
-  /** @throws BallastError NO_SPACE, WRITE */
-  write(offset: number, from: Buffer): void;
   /**
    * Reads what is stored now.
    * @throws BallastError READ
    */
   read(offset: number, into: Buffer): void;
+  /**
+   * The first run of bytes at or after `offset` that the filesystem has data for; undefined when only holes follow.
+   * @throws BallastError READ
+   */
+  nextData(offset: number): Extent | undefined;
+}
+
+/** Where the pages of one region end up. */
+export interface RegionStore extends ReadableRegion {
+  /** @throws BallastError NO_SPACE, WRITE */
+  write(offset: number, from: Buffer): void;
+  /**
+   * Copies `length` bytes at `offset` from the same place of another file; shares the blocks where the filesystem can.
+   * @throws BallastError READ, WRITE, NO_SPACE
+   */
+  copyFrom(source: ReadableRegion & { readonly fd: number }, offset: number, length: number): void;
   /**
    * Makes [start, end) read as zeros and gives its blocks back, where there are any.
    * @throws BallastError WRITE
@@ -28,6 +42,7 @@ export class PositionalStore implements RegionStore {
   #fd: number;
   #path: string;
   #mayHoldPages: boolean;
+  #copiesInKernel = true;
 
   /** @param mayHoldPages false for a file that was made empty just now, where there is nothing to release */
   constructor(fd: number, path: string, bytes: number, mayHoldPages: boolean) {
@@ -48,11 +63,24 @@ export class PositionalStore implements RegionStore {
   }
 
   read(offset: number, into: Buffer): void {
-    for (let done = 0; done < into.length; ) {
-      const count = readOrThrow(this.#fd, this.#path, into, done, offset);
-      if (count === 0) throw new BallastError(ErrorCode.READ, `${this.#path} ended at offset ${offset + done}: someone made it shorter`);
-      done += count;
+    readFully(this.#fd, this.#path, offset, into);
+  }
+
+  nextData(offset: number): Extent | undefined {
+    return nextDataOf(this.#fd, this.#path, offset, this.bytes);
+  }
+
+  copyFrom(source: ReadableRegion & { readonly fd: number }, offset: number, length: number): void {
+    try {
+      if (this.#copiesInKernel && copyRange(source.fd, this.#fd, offset, length) === length) return;
+    } catch (error) {
+      const code = systemCode(error);
+      if (code !== 'EXDEV' && code !== 'EINVAL' && code !== 'EOPNOTSUPP' && code !== 'ENOSYS') throw writeFailed(this.#path, offset, error);
+      this.#copiesInKernel = false;
     }
+    const bytes = Buffer.allocUnsafe(length);
+    source.read(offset, bytes);
+    this.write(offset, bytes);
   }
 
   release(start: number, end: number): void {
@@ -77,14 +105,34 @@ export class PositionalStore implements RegionStore {
   }
 }
 
-function readOrThrow(fd: number, path: string, into: Buffer, done: number, offset: number): number {
-  try {
-    return readSync(fd, into, done, into.length - done, offset + done);
-  } catch (error) {
-    throw new BallastError(ErrorCode.READ, `${path} cannot be read back at offset ${offset + done} (${systemCode(error) ?? 'unknown error'})`, {
-      cause: error,
-    });
+/** @throws BallastError READ when the system refuses, or the file ends before `into` is full */
+export function readFully(fd: number, path: string, offset: number, into: Buffer): void {
+  for (let done = 0; done < into.length; ) {
+    let count: number;
+    try {
+      count = readSync(fd, into, done, into.length - done, offset + done);
+    } catch (error) {
+      throw readFailed(path, offset + done, error);
+    }
+    if (count === 0) throw new BallastError(ErrorCode.READ, `${path} ended at offset ${offset + done}: someone made it shorter`);
+    done += count;
   }
+}
+
+/** @throws BallastError READ */
+export function nextDataOf(fd: number, path: string, offset: number, bytes: number): Extent | undefined {
+  if (offset >= bytes) return undefined;
+  try {
+    const start = seekData(fd, offset);
+    if (start === null || start >= bytes) return undefined;
+    return { start, end: Math.min(seekHole(fd, start) ?? bytes, bytes) };
+  } catch (error) {
+    throw readFailed(path, offset, error);
+  }
+}
+
+function readFailed(path: string, offset: number, error: unknown): BallastError {
+  return new BallastError(ErrorCode.READ, `${path} cannot be read back at offset ${offset} (${systemCode(error) ?? 'unknown error'})`, { cause: error });
 }
 
 export function writeFailed(path: string, offset: number, error: unknown): BallastError {

@@ -13,6 +13,10 @@ export function sink(regionBytes: readonly number[]): Destination {
       read() {
         throw new BallastError(ErrorCode.INTERNAL, 'a sink holds nothing that could be read back');
       },
+      nextData: () => undefined,
+      copyFrom() {
+        // Forgotten, too.
+      },
       release() {
         // Nothing is held.
       },
@@ -24,17 +28,13 @@ export function sink(regionBytes: readonly number[]): Destination {
   return {
     stores,
     readsBack: false,
-    checkNothingElse() {
-      // Holds nothing at all.
-    },
+    holds: false,
     async sync() {
       // Nothing to keep.
     },
     async publish() {
       // Nothing to show.
     },
-    close() {
-      // Nothing is open.
-    },
+    close: () => undefined,
   };
 }

@@ -2,3 +2,4 @@ export { DIGEST_SIZE, StreamingDigest, digestOf } from './digest.js';
 export { RegionManifest, emptyManifest, manifestRoot } from './manifest.js';
 export type { LeafEntry, Manifest } from './manifest.js';
 export { isZero, nonZeroMask } from './zero-scan.js';
+export { HINT_SIZE, pageHints } from './page-hint.js';

@@ -5,6 +5,7 @@ export type { Extent } from './extents.js';
 export {
   SystemCallError,
   allocateBlocks,
+  copyRange,
   mapShared,
   punchHole,
   renameNoReplace,

@@ -26,6 +26,7 @@ type FallocateCall = (fd: number, mode: number, offset: number, length: number) 
 type MmapCall = (address: null, length: number, prot: number, flags: number, fd: number, offset: number) => bigint | null;
 type MunmapCall = (address: bigint, length: number) => number;
 type FlockCall = (fd: number, operation: number) => number;
+type CopyRangeCall = (fromFd: number, from: [number], toFd: number, to: [number], length: number, flags: number) => number;
 type RenameCall = (fromDir: number, from: string, toDir: number, to: string, flags: number) => number;
 
 const lseek = libc.func('int64_t lseek(int fd, int64_t offset, int whence)') as LseekCall;
@@ -35,6 +36,9 @@ const mmap = libc.func(
 ) as MmapCall;
 const munmap = libc.func('int munmap(void *address, size_t length)') as MunmapCall;
 const flock = libc.func('int flock(int fd, int operation)') as FlockCall;
+const copyFileRange = libc.func(
+  'int64_t copy_file_range(int fromFd, _Inout_ int64_t *from, int toFd, _Inout_ int64_t *to, size_t length, unsigned int flags)',
+) as CopyRangeCall;
 const renameat2 = libc.func(
   'int renameat2(int fromDir, const char *from, int toDir, const char *to, unsigned int flags)',
 ) as RenameCall;
@@ -83,6 +87,18 @@ export function punchHole(fd: number, offset: number, length: number): void {
 /** Allocates blocks for [offset, offset + length) bytes, so that a later touch through a mapping cannot fail for want of room. */
 export function allocateBlocks(fd: number, offset: number, length: number): void {
   if (fallocate(fd, FALLOC_FL_KEEP_SIZE, offset, length) !== 0) throw failure('fallocate');
+}
+
+/**
+ * Copies bytes between two files at the same offset, inside the kernel; filesystems that can share blocks do so.
+ * Fills holes, so it is for ranges that hold data.
+ * @param length bytes, below 2^31
+ * @returns bytes copied: fewer than asked for at the end of the file that is read
+ */
+export function copyRange(fromFd: number, toFd: number, offset: number, length: number): number {
+  const copied = copyFileRange(fromFd, [offset], toFd, [offset], length, 0);
+  if (copied < 0) throw failure('copy_file_range');
+  return copied;
 }
 
 /** A window of a file in memory. `bytes` must not be touched after `unmap`. */

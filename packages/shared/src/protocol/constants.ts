@@ -65,12 +65,16 @@ export const MAX_PAYLOAD: Readonly<Record<FrameType, number>> = {
   [FrameType.whiteouts]: MAX_WHITEOUTS * WHITEOUT_SIZE,
   [FrameType.freeRanges]: 65536,
   [FrameType.zeroRanges]: 65536,
-  [FrameType.holdings]: 262144,
+  [FrameType.holdings]: 65536,
 };
 
 /** Regions of one transfer: backends of one guest. */
 export const MAX_REGIONS = 64;
 /** Characters of an error message that a peer may send. */
 export const MAX_MESSAGE_LENGTH = 1024;
-/** Times that the receiver asks again for leaves that arrived wrong. */
-export const MAX_RESENDS = 3;
+/** Leaves that one `resend` asks for. */
+export const MAX_RESEND_LEAVES = 1024;
+/** Times that the same leaf may arrive wrong before the transfer fails. */
+export const MAX_LEAF_ATTEMPTS = 4;
+/** Bytes of the token that names a session: the connections of one `sendMemory` share it. */
+export const SESSION_SIZE = 16;

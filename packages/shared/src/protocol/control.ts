@@ -3,7 +3,7 @@ import * as v from 'valibot';
 import { BallastError, ErrorCode } from '../errors.js';
 import { MAX_REGION_BYTES, PAGE_SIZE } from '../memory/page.js';
 import { DIGEST_SIZE } from '../integrity/digest.js';
-import { MAX_MESSAGE_LENGTH, MAX_PAYLOAD, MAX_REGIONS, FrameType } from './constants.js';
+import { FrameType, MAX_MESSAGE_LENGTH, MAX_PAYLOAD, MAX_REGIONS, MAX_RESEND_LEAVES, SESSION_SIZE } from './constants.js';
 
 /** How the sender announces pages that need not be sent: which frames a stream may hold. */
 export const Dialect = {
@@ -19,6 +19,7 @@ export type Dialect = (typeof Dialect)[keyof typeof Dialect];
 
 const byteCount = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
 const digest = v.custom<Uint8Array>((value) => value instanceof Uint8Array && value.length === DIGEST_SIZE);
+const session = v.custom<Uint8Array>((value) => value instanceof Uint8Array && value.length === SESSION_SIZE);
 const text = v.pipe(v.string(), v.maxLength(MAX_MESSAGE_LENGTH));
 const regionSize = v.pipe(byteCount, v.minValue(PAGE_SIZE), v.maxValue(MAX_REGION_BYTES), v.multipleOf(PAGE_SIZE));
 
@@ -50,6 +51,8 @@ export type Summary = Readonly<v.InferOutput<typeof summarySchema>>;
 const controlSchema = v.variant('kind', [
   v.strictObject({
     kind: v.literal('hello'),
+    /** Random; the same for each connection of one transfer, so that a new one can take the place of one that broke. */
+    session,
     /** Bytes of each region, in order. */
     regions: v.pipe(
       v.array(regionSize),
@@ -63,19 +66,26 @@ const controlSchema = v.variant('kind', [
   }),
   v.strictObject({
     kind: v.literal('welcome'),
-    /** Whether holdings follow before the sender may begin. */
+    /** Whether the destination holds something already: then holdings follow, and what they name may be left out. */
     holds: v.boolean(),
+  }),
+  v.strictObject({
+    /** Instead of welcome: this very session was published already, and only the word of it got lost. */
+    kind: v.literal('published-before'),
+    root: digest,
   }),
   v.strictObject({ kind: v.literal('refuse'), code: text, message: text }),
   v.strictObject({ kind: v.literal('end'), root: digest, summary: summarySchema }),
   v.strictObject({
     kind: v.literal('resend'),
     /** [region, leaf] pairs whose contents arrived wrong. */
-    leaves: v.pipe(v.array(v.strictTuple([byteCount, byteCount])), v.minLength(1), v.maxLength(1024)),
+    leaves: v.pipe(v.array(v.strictTuple([byteCount, byteCount])), v.minLength(1), v.maxLength(MAX_RESEND_LEAVES)),
   }),
   v.strictObject({ kind: v.literal('verified'), root: digest }),
   v.strictObject({ kind: v.literal('commit') }),
   v.strictObject({ kind: v.literal('published') }),
+  /** The word of publishing arrived. */
+  v.strictObject({ kind: v.literal('goodbye') }),
   v.strictObject({ kind: v.literal('heartbeat') }),
   v.strictObject({ kind: v.literal('abort'), code: text, message: text }),
 ]);

@@ -10,3 +10,5 @@ export type { LeafRecord } from './leaf-records.js';
 export { RangeEncoder, decodeRanges } from './ranges.js';
 export type { PageRun } from './ranges.js';
 export { WhiteoutEncoder, decodeWhiteouts } from './whiteouts.js';
+export { HoldingsEncoder, decodeHoldings } from './holdings.js';
+export type { HeldLeaf } from './holdings.js';

@@ -1,0 +1,119 @@
+import { setImmediate } from 'node:timers/promises';
+import { BallastError, ErrorCode } from '@ballast/shared/errors';
+import { RegionManifest, digestOf, nonZeroMask, pageHints } from '@ballast/shared/integrity';
+import { LEAF_PAGES, LEAF_SIZE, PAGE_SIZE, leafCount, popCount } from '@ballast/shared/memory';
+import { FrameType, HoldingsEncoder } from '@ballast/shared/protocol';
+import type { Connection } from '@ballast/shared/transport';
+import type { ReadableRegion, RegionStore } from './destination/region-store.js';
+import type { OldCopy } from './old-copy.js';
+
+/** Milliseconds of hashing after which frames that came meanwhile get their turn. */
+const MAX_BUSY_MS = 10;
+/** Leaves told at once at most, so that the sender can begin early. */
+const TELL_LEAVES = 128;
+
+/**
+ * What one region can be made from without the wire: what an earlier try left in its store, and, where that has
+ * nothing, an older copy. Nothing is taken from a journal: all of it is read and hashed before it counts.
+ */
+export class Basis {
+  readonly #store: RegionStore;
+  readonly #old: OldCopy | undefined;
+  /** Leaves found in the store. */
+  readonly #here: RegionManifest;
+  /** Leaves found in the older copy, where the store has nothing. */
+  readonly #there: RegionManifest;
+  #leaf = Buffer.alloc(LEAF_SIZE);
+
+  constructor(store: RegionStore, old: OldCopy | undefined) {
+    this.#store = store;
+    this.#old = old;
+    this.#here = new RegionManifest(store.bytes);
+    this.#there = new RegionManifest(store.bytes);
+  }
+
+  /**
+   * Reads and hashes all there is, by ascending leaf, and tells the sender as it goes. Runs beside the frames that come
+   * in answer: the sender speaks of a leaf only after it was told about it.
+   * @throws BallastError READ, or the connection's failure
+   */
+  async tell(connection: Connection, region: number): Promise<void> {
+    const encoder = new HoldingsEncoder();
+    const flush = async (): Promise<void> => {
+      if (encoder.count === 0) return;
+      const { count, base } = encoder;
+      await connection.send({ type: FrameType.holdings, region, count, base, checked: encoder.take() });
+    };
+    let pausedAt = performance.now();
+    for (let leaf = this.#nextLeaf(0); leaf !== undefined; leaf = this.#nextLeaf(leaf + 1)) {
+      const held = this.#hash(leaf, this.#store, this.#here) ?? (this.#old && this.#hash(leaf, this.#old, this.#there));
+      if (held !== undefined) encoder.add({ leaf, ...held });
+      if (!encoder.hasRoom || encoder.count >= TELL_LEAVES) await flush();
+      if (performance.now() - pausedAt > MAX_BUSY_MS) {
+        await setImmediate();
+        if (connection.failure !== undefined) throw connection.failure;
+        pausedAt = performance.now();
+      }
+    }
+    await flush();
+    const end = leafCount(this.#store.bytes);
+    await connection.send({ type: FrameType.holdings, region, count: 0, base: end, checked: Buffer.alloc(0) });
+  }
+
+  /** Whether the store was found to hold exactly this leaf: hashed on this connection, so there is no need to look again. */
+  isInStore(leaf: number, mask: number, digest: Uint8Array): boolean {
+    return this.#here.matches(leaf, mask, digest);
+  }
+
+  /**
+   * Puts pages that the sender left out where they belong. Those of the store are there already.
+   * @param pages of the leaf: bit n is page n
+   * @throws BallastError PROTOCOL when nothing here holds them; READ, WRITE, NO_SPACE
+   */
+  fill(leaf: number, pages: number): void {
+    if ((pages & ~this.#here.mask(leaf)) === 0) return;
+    if (this.#old === undefined || (pages & ~this.#there.mask(leaf)) !== 0) {
+      throw new BallastError(ErrorCode.PROTOCOL, `the sender left out pages of leaf ${leaf} that nothing here holds`);
+    }
+    for (let page = 0; page < LEAF_PAGES; page++) {
+      if ((pages & (1 << page)) === 0) continue;
+      const first = page;
+      while (page + 1 < LEAF_PAGES && (pages & (1 << (page + 1))) !== 0) page++;
+      this.#store.copyFrom(this.#old, leaf * LEAF_SIZE + first * PAGE_SIZE, (page + 1 - first) * PAGE_SIZE);
+    }
+  }
+
+  /** The first leaf from `leaf` on for which the store or the older copy has data; undefined when there is none. */
+  #nextLeaf(leaf: number): number | undefined {
+    const from = leaf * LEAF_SIZE;
+    const starts = [this.#store.nextData(from)?.start, this.#old?.nextData(from)?.start].filter((start) => start !== undefined);
+    if (starts.length === 0) return undefined;
+    const next = Math.max(leaf, Math.floor(Math.min(...starts) / LEAF_SIZE));
+    return next < leafCount(this.#store.bytes) ? next : undefined;
+  }
+
+  #hash(leaf: number, region: ReadableRegion, found: RegionManifest): { mask: number; digest: Buffer; hints: Buffer } | undefined {
+    const offset = leaf * LEAF_SIZE;
+    const length = Math.min(LEAF_SIZE, region.bytes - offset, this.#store.bytes - offset);
+    if (length <= 0) return undefined;
+    const bytes = this.#leaf.subarray(0, length);
+    region.read(offset, bytes);
+    const mask = nonZeroMask(bytes, 0, length / PAGE_SIZE);
+    if (mask === 0) return undefined;
+    const pages = packPages(bytes, mask);
+    const digest = digestOf(pages);
+    found.set(leaf, mask, digest);
+    return { mask, digest, hints: pageHints(pages) };
+  }
+}
+
+/** Moves the pages in `mask` to the front of `bytes`, without gaps, and returns them. */
+export function packPages(bytes: Buffer, mask: number): Buffer {
+  let end = 0;
+  for (let page = 0; page < LEAF_PAGES; page++) {
+    if ((mask & (1 << page)) === 0) continue;
+    if (end !== page * PAGE_SIZE) bytes.copyWithin(end, page * PAGE_SIZE, (page + 1) * PAGE_SIZE);
+    end += PAGE_SIZE;
+  }
+  return bytes.subarray(0, popCount(mask) * PAGE_SIZE);
+}

@@ -1,0 +1,54 @@
+import { closeSync, constants, fstatSync, openSync } from 'node:fs';
+import { BallastError, ErrorCode, systemCode } from '@ballast/shared/errors';
+import { PAGE_SIZE, type Extent } from '@ballast/shared/memory';
+import { nextDataOf, readFully, type ReadableRegion } from './destination/region-store.js';
+
+/** A file that memory may be taken from instead of the wire: a template, or the copy of this guest's last visit. */
+export class OldCopy implements ReadableRegion {
+  /** Size in whole pages, in bytes; it need not be that of the region. */
+  readonly bytes: number;
+  readonly #path: string;
+  readonly #fd: number;
+
+  private constructor(fd: number, path: string, bytes: number) {
+    this.#fd = fd;
+    this.#path = path;
+    this.bytes = bytes;
+  }
+
+  /**
+   * Opens read-only; the file is never changed.
+   * @throws BallastError NOT_FOUND, BAD_FILE, READ
+   */
+  static open(path: string): OldCopy {
+    let fd: number;
+    try {
+      fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+    } catch (error) {
+      const code = systemCode(error);
+      if (code === 'ENOENT') throw new BallastError(ErrorCode.NOT_FOUND, `${path} does not exist; --reuse expects an older copy of the memory`, { cause: error });
+      throw new BallastError(ErrorCode.READ, `${path} cannot be opened for reading (${code ?? 'unknown error'}); check its permissions`, { cause: error });
+    }
+    const stat = fstatSync(fd);
+    if (stat.isFile()) return new OldCopy(fd, path, stat.size - (stat.size % PAGE_SIZE));
+    closeSync(fd);
+    throw new BallastError(ErrorCode.BAD_FILE, `${path} is not a regular file; --reuse expects an older copy of the memory`);
+  }
+
+  /** The descriptor, for copies that the filesystem makes itself. */
+  get fd(): number {
+    return this.#fd;
+  }
+
+  read(offset: number, into: Buffer): void {
+    readFully(this.#fd, this.#path, offset, into);
+  }
+
+  nextData(offset: number): Extent | undefined {
+    return nextDataOf(this.#fd, this.#path, offset, this.bytes);
+  }
+
+  close(): void {
+    closeSync(this.#fd);
+  }
+}

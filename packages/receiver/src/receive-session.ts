@@ -1,0 +1,250 @@
+import { BallastError, ErrorCode } from '@ballast/shared/errors';
+import { everyInterval, type TransferResult } from '@ballast/shared/events';
+import { manifestRoot } from '@ballast/shared/integrity';
+import { Dialect, FrameType, MAX_PAYLOAD, MAX_RESEND_LEAVES, type ControlOf, type Frame } from '@ballast/shared/protocol';
+import type { Connection } from '@ballast/shared/transport';
+import { Basis } from './basis.js';
+import { Outcome, type Destination } from './destination/destination.js';
+import { InPlaceFiles } from './destination/in-place-files.js';
+import { checkNothingElse } from './destination/nothing-else.js';
+import { PartialFiles } from './destination/partial-files.js';
+import { sink } from './destination/sink.js';
+import type { Caller, Listener } from './listener.js';
+import { OldCopy } from './old-copy.js';
+import type { ReceiveOptions } from './receive-memory.js';
+import { ReceivedRegion } from './received-region.js';
+
+/** Which bulk frames a stream of each dialect may hold. */
+const ALLOWED: Readonly<Record<Dialect, readonly FrameType[]>> = {
+  [Dialect.whiteouts]: [FrameType.leaves, FrameType.whiteouts],
+  [Dialect.map]: [FrameType.leaves, FrameType.whiteouts, FrameType.freeRanges],
+  [Dialect.ranges]: [FrameType.leaves, FrameType.zeroRanges, FrameType.freeRanges],
+};
+
+/** The receiver's side of one memory: the destination, and what each connection does to it. */
+export class ReceiveSession {
+  readonly #options: ReceiveOptions;
+  readonly #old: readonly OldCopy[];
+  #destination: Destination | undefined;
+  /** Whether something of the destination was written on a connection before. */
+  #began = false;
+  #published: Buffer | undefined;
+  #started: number | undefined;
+  #earlierWireBytes = 0;
+
+  private constructor(options: ReceiveOptions, old: readonly OldCopy[]) {
+    this.#options = options;
+    this.#old = old;
+  }
+
+  /** @throws BallastError NOT_FOUND, BAD_FILE or READ when an older copy cannot be read */
+  static open(options: ReceiveOptions): ReceiveSession {
+    const old: OldCopy[] = [];
+    try {
+      for (const path of options.reuse ?? []) old.push(OldCopy.open(path));
+    } catch (error) {
+      for (const copy of old) copy.close();
+      throw error;
+    }
+    return new ReceiveSession(options, old);
+  }
+
+  /**
+   * Does all of the work on one connection, which is ended if that fails.
+   * @throws BallastError why it failed; retryable when another connection may go on
+   */
+  async serve(caller: Caller): Promise<TransferResult> {
+    const { connection, hello } = caller;
+    const onAbort = (): void => {
+      connection.fail(new BallastError(ErrorCode.ABORTED, 'the receiver was interrupted before the transfer was complete'));
+    };
+    const { signal } = this.#options;
+    signal?.addEventListener('abort', onAbort, { once: true });
+    try {
+      if (signal?.aborted === true) onAbort();
+      return await this.#transfer(caller, this.#destinationFor(hello));
+    } catch (error) {
+      const reason = BallastError.from(error);
+      await connection.abort(reason);
+      throw reason;
+    } finally {
+      this.#earlierWireBytes += connection.bytesIn + connection.bytesOut;
+      signal?.removeEventListener('abort', onAbort);
+    }
+  }
+
+  /**
+   * Makes sure that the sender knows: waits for its goodbye, and when its connection broke just then, for it to come
+   * back and ask.
+   */
+  async acknowledge(caller: Caller, listener: Listener, patienceMs: number): Promise<void> {
+    let current: Caller | undefined = caller;
+    while (current !== undefined) {
+      const { connection } = current;
+      try {
+        if (current !== caller) await this.#tellPublished(current, caller);
+        await connection.expect('goodbye');
+        await connection.close();
+        return;
+      } catch (error) {
+        await connection.abort(BallastError.from(error));
+      }
+      try {
+        current = await listener.nextCaller(this.#options.signal, patienceMs);
+      } catch {
+        return;
+      }
+    }
+  }
+
+  /** @returns what is left for a later try, in words */
+  close(outcome: Outcome): string | undefined {
+    for (const copy of this.#old) copy.close();
+    return this.#destination?.close(outcome);
+  }
+
+  async #tellPublished({ connection, hello }: Caller, first: Caller): Promise<void> {
+    if (this.#published === undefined || Buffer.compare(hello.session, first.hello.session) !== 0) {
+      throw new BallastError(ErrorCode.BUSY, 'this receiver is done with its memory; start another');
+    }
+    await connection.sendControl({ kind: 'published-before', root: this.#published });
+  }
+
+  /** The receiver's side of the dialogue, as the data flows. */
+  async #transfer({ connection, hello, address }: Caller, destination: Destination): Promise<TransferResult> {
+    this.#started ??= performance.now();
+    const holds = destination.holds || this.#began || this.#old.length > 0;
+    const bases = destination.stores.map((store, index) => (holds ? new Basis(store, this.#old[index]) : undefined));
+    const regions = destination.stores.map((store, index) => new ReceivedRegion(index, store, destination.readsBack, bases[index]));
+    this.#began = destination.readsBack;
+
+    await connection.sendControl({ kind: 'welcome', holds });
+    this.#options.onEvent?.({ event: 'connected', peer: address, resumes: holds });
+    const progress = this.#reportProgress(connection, regions);
+    try {
+      // What is here is told while what is missing comes in: neither side waits for the other to finish.
+      const [end] = await Promise.all([this.#receiveFrames(connection, hello.dialect, regions), tellAll(connection, bases)]);
+
+      // What the files hold now, read back leaf by leaf, must be what the sender has.
+      const manifest = regions.map((region) => region.manifest);
+      const root = manifestRoot(manifest);
+      if (!root.equals(end.root)) {
+        throw new BallastError(
+          ErrorCode.DIGEST_MISMATCH,
+          `what was written here (root ${root.toString('hex')}) is not what the sender has (${Buffer.from(end.root).toString('hex')}); nothing was published`,
+        );
+      }
+      for (const [index, region] of regions.entries()) checkNothingElse(region.store, region.manifest, index);
+      await destination.sync();
+      await connection.sendControl({ kind: 'verified', root });
+
+      await connection.expect('commit');
+      await destination.publish();
+      this.#published = root;
+      const result = {
+        root: root.toString('hex'),
+        memoryBytes: this.#memoryBytes(regions),
+        ...end.summary,
+        wireBytes: this.#wireBytes(connection),
+        seconds: this.#seconds(),
+      };
+      await connection.sendControl({ kind: 'published' }).catch(() => undefined);
+      return result;
+    } finally {
+      progress.stop();
+    }
+  }
+
+  /** Applies frames as they come, and asks again for leaves that arrived wrong. Returns the last `end`. */
+  async #receiveFrames(connection: Connection, dialect: Dialect, regions: readonly ReceivedRegion[]): Promise<ControlOf<'end'>> {
+    const scratch = Buffer.alloc(MAX_PAYLOAD[FrameType.leaves]);
+    for (;;) {
+      const { control, frame } = await connection.next();
+      if (frame !== undefined) {
+        this.#applyFrame(frame, dialect, regions, scratch);
+        continue;
+      }
+      if (control.kind !== 'end') throw new BallastError(ErrorCode.PROTOCOL, `the sender sent '${control.kind}' in the middle of the memory`);
+      for (const region of regions) region.checkComplete();
+      const wrong = regions.flatMap((region, index) => region.wrongLeaves.map((leaf): [number, number] => [index, leaf]));
+      if (wrong.length === 0) return control;
+      await connection.sendControl({ kind: 'resend', leaves: wrong.slice(0, MAX_RESEND_LEAVES) });
+    }
+  }
+
+  #applyFrame(frame: Frame, dialect: Dialect, regions: readonly ReceivedRegion[], scratch: Buffer): void {
+    const { type, region: index } = frame.header;
+    const region = regions[index];
+    if (region === undefined) throw new BallastError(ErrorCode.PROTOCOL, `the sender speaks of memory file ${index}, and there are ${regions.length}`);
+    if (!ALLOWED[dialect].includes(type)) {
+      throw new BallastError(ErrorCode.PROTOCOL, `the sender sent a frame of type ${type}, which the dialect '${dialect}' does not have`);
+    }
+    if (type === FrameType.leaves) {
+      for (const leaf of region.applyLeaves(frame, scratch)) {
+        this.#options.onEvent?.({
+          event: 'warning',
+          code: ErrorCode.DIGEST_MISMATCH,
+          message: `leaf ${leaf} of memory file ${index} is not what was sent; it will be asked for again`,
+        });
+      }
+    } else if (type === FrameType.whiteouts) region.applyWhiteouts(frame);
+    else region.applyRanges(frame);
+  }
+
+  /** The destination of the connection before, if it fits; a new one otherwise. */
+  #destinationFor({ regions, dataBytesAtMost }: ControlOf<'hello'>): Destination {
+    if (this.#destination !== undefined) {
+      const sizes = this.#destination.stores.map((store) => store.bytes);
+      if (sizes.length === regions.length && sizes.every((size, index) => size === regions[index])) return this.#destination;
+      this.#destination.close(Outcome.interrupted);
+      this.#destination = undefined;
+      this.#began = false;
+    }
+    this.#destination = openDestination(regions, dataBytesAtMost, this.#options);
+    return this.#destination;
+  }
+
+  #reportProgress(connection: Connection, regions: readonly ReceivedRegion[]): { stop(): void } {
+    const totalBytes = this.#memoryBytes(regions);
+    return everyInterval(() => {
+      this.#options.onEvent?.({
+        event: 'progress',
+        phase: 'receive',
+        doneBytes: regions.reduce((sum, region) => sum + region.coveredBytes, 0),
+        totalBytes,
+        wireBytes: this.#wireBytes(connection),
+        seconds: this.#seconds(),
+      });
+    });
+  }
+
+  #memoryBytes(regions: readonly ReceivedRegion[]): number {
+    return regions.reduce((sum, region) => sum + region.store.bytes, 0);
+  }
+
+  #wireBytes(connection: Connection): number {
+    return this.#earlierWireBytes + connection.bytesIn + connection.bytesOut;
+  }
+
+  #seconds(): number {
+    return (performance.now() - (this.#started ?? performance.now())) / 1000;
+  }
+}
+
+async function tellAll(connection: Connection, bases: readonly (Basis | undefined)[]): Promise<void> {
+  for (const [region, basis] of bases.entries()) await basis?.tell(connection, region);
+}
+
+/** @throws BallastError MISMATCH and all that opening a destination throws */
+function openDestination(regions: readonly number[], dataBytesAtMost: number, options: ReceiveOptions): Destination {
+  if (options.sink === true) return sink(regions);
+  if (regions.length !== options.files.length) {
+    throw new BallastError(
+      ErrorCode.MISMATCH,
+      `the sender has ${regions.length} memory file(s) and the receiver was given ${options.files.length} name(s); give as many on both sides, in the same order`,
+    );
+  }
+  const neededBytes = options.checkSpace === false ? undefined : dataBytesAtMost;
+  if (options.inPlace === true) return InPlaceFiles.open(options.files, regions, neededBytes);
+  return PartialFiles.open({ paths: options.files, regionBytes: regions, force: options.force === true, neededBytes });
+}
