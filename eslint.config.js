@@ -7,7 +7,12 @@ const layer = (folder, forbidden) => ({
   rules: {
     'no-restricted-imports': [
       'error',
-      { patterns: forbidden.map((name) => ({ group: [`../${name}/*`, `../${name}`], message: `${folder} stands below ${name}` })) },
+      {
+        patterns: forbidden.map((name) => ({
+          group: [`../${name}/*`, `../${name}`],
+          message: `${folder} stands below ${name}`,
+        })),
+      },
     ],
   },
 });
@@ -24,7 +29,10 @@ export default tseslint.config(
       '@typescript-eslint/consistent-type-imports': 'error',
       '@typescript-eslint/explicit-module-boundary-types': 'error',
       '@typescript-eslint/restrict-template-expressions': ['error', { allowNumber: true }],
-      '@typescript-eslint/no-unnecessary-condition': ['error', { allowConstantLoopConditions: 'only-allowed-literals' }],
+      '@typescript-eslint/no-unnecessary-condition': [
+        'error',
+        { allowConstantLoopConditions: 'only-allowed-literals' },
+      ],
       eqeqeq: 'error',
     },
   },

@@ -86,13 +86,19 @@ export class Basis {
   /** The first leaf from `leaf` on for which the store or the older copy has data; undefined when there is none. */
   #nextLeaf(leaf: number): number | undefined {
     const from = leaf * LEAF_SIZE;
-    const starts = [this.#store.nextData(from)?.start, this.#old?.nextData(from)?.start].filter((start) => start !== undefined);
+    const starts = [this.#store.nextData(from)?.start, this.#old?.nextData(from)?.start].filter(
+      (start) => start !== undefined,
+    );
     if (starts.length === 0) return undefined;
     const next = Math.max(leaf, Math.floor(Math.min(...starts) / LEAF_SIZE));
     return next < leafCount(this.#store.bytes) ? next : undefined;
   }
 
-  #hash(leaf: number, region: ReadableRegion, found: RegionManifest): { mask: number; digest: Buffer; hints: Buffer } | undefined {
+  #hash(
+    leaf: number,
+    region: ReadableRegion,
+    found: RegionManifest,
+  ): { mask: number; digest: Buffer; hints: Buffer } | undefined {
     const offset = leaf * LEAF_SIZE;
     const length = Math.min(LEAF_SIZE, region.bytes - offset, this.#store.bytes - offset);
     if (length <= 0) return undefined;

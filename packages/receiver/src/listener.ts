@@ -1,7 +1,19 @@
 import { createServer, type Server, type Socket } from 'node:net';
+import { createServer as createTlsServer, type SecureContextOptions, type TLSSocket } from 'node:tls';
 import { BallastError, ErrorCode, systemCode } from '@ballast/shared/errors';
 import type { ControlOf } from '@ballast/shared/protocol';
-import { accept, formatAddress, isLoopback, type Address, type Connection } from '@ballast/shared/transport';
+import {
+  accept,
+  byDataEvents,
+  certificateNames,
+  explainHandshake,
+  explainVerification,
+  formatAddress,
+  isLoopback,
+  type Address,
+  type Connection,
+  type ConnectionOptions,
+} from '@ballast/shared/transport';
 
 /** Connections that have not said hello yet; beyond that the oldest is dropped, so that idle strangers keep nobody out. */
 const MAX_STRANGERS = 256;
@@ -16,8 +28,17 @@ export interface Caller {
   readonly address: string;
 }
 
+/** Whom a TLS listener lets in. */
+export interface ListenerTls {
+  readonly identity: SecureContextOptions;
+  /** Names of which a sender's certificate must have one; empty for every certificate that the authority issued. */
+  readonly allowedNames: readonly string[];
+}
+
 export interface ListenerOptions {
   readonly address: Address;
+  /** Undefined for plain TCP. */
+  readonly tls: ListenerTls | undefined;
   readonly timeoutMs: number;
   /** Told of every connection that was turned away, and why. */
   readonly onStranger: (error: BallastError) => void;
@@ -32,6 +53,7 @@ export class Listener {
   #options: ListenerOptions;
   #strangers = new Set<Connection>();
   #closing = new Set<Promise<void>>();
+  #handshakes = new Set<Socket>();
   #waiting: ((caller: Caller) => void) | undefined;
   /** Who is being served; its own next connection takes its place. */
   #current: Caller | undefined;
@@ -41,24 +63,58 @@ export class Listener {
   private constructor(server: Server, options: ListenerOptions) {
     this.#server = server;
     this.#options = options;
-    server.on('connection', (socket: Socket) => {
-      this.#track(this.#greet(socket));
-    });
+    const { tls } = options;
+    if (tls === undefined) {
+      server.on('connection', (socket: Socket) => {
+        this.#track(this.#greet(socket, (connectionOptions) => accept(socket, connectionOptions)));
+      });
+    } else {
+      server.on('connection', (socket: Socket) => {
+        this.#limitHandshakes(socket);
+      });
+      server.on('secureConnection', (socket: TLSSocket) => {
+        this.#track(
+          this.#greet(
+            socket,
+            (connectionOptions) => byDataEvents(socket, connectionOptions),
+            distrust(socket, tls.allowedNames),
+          ),
+        );
+      });
+      server.on('tlsClientError', (error: Error, socket: Socket) => {
+        socket.destroy();
+        const reason = explainHandshake(error) ?? `the handshake failed (${systemCode(error) ?? error.message})`;
+        options.onStranger(
+          new BallastError(ErrorCode.TLS, `turned away a connection from ${addressOf(socket)}: ${reason}`, {
+            cause: error,
+          }),
+        );
+      });
+    }
   }
 
   /** @throws BallastError LISTEN when the address cannot be had */
   static async open(options: ListenerOptions): Promise<Listener> {
-    const { address } = options;
-    // Paused until its reads are set up; see `accept`.
-    const server = createServer({ pauseOnConnect: true, keepAlive: true });
+    const { address, tls } = options;
+    const server =
+      tls === undefined
+        ? // Paused until its reads are set up; see `accept`.
+          createServer({ pauseOnConnect: true })
+        : // A certificate that does not verify is refused with a reason, after the handshake, and not dropped within it.
+          createTlsServer({
+            ...tls.identity,
+            requestCert: true,
+            rejectUnauthorized: false,
+            handshakeTimeout: HELLO_TIMEOUT_MS,
+          });
     await new Promise<void>((resolve, reject) => {
-      server.once('error', (error) => {
+      server.once('error', (error: Error) => {
         reject(listenFailed(address, error));
       });
       server.listen({ host: address.host, port: address.port, exclusive: true }, resolve);
     });
     server.removeAllListeners('error');
-    server.on('error', (error) => {
+    server.on('error', (error: Error) => {
       options.onStranger(listenFailed(address, error));
     });
     return new Listener(server, options);
@@ -97,11 +153,14 @@ export class Listener {
           reject(new BallastError(ErrorCode.ABORTED, 'interrupted while waiting for a sender'));
         });
       };
-      const timer = patienceMs === undefined ? undefined : setTimeout(() => {
-        settle(() => {
-          resolve(undefined);
-        });
-      }, patienceMs);
+      const timer =
+        patienceMs === undefined
+          ? undefined
+          : setTimeout(() => {
+              settle(() => {
+                resolve(undefined);
+              });
+            }, patienceMs);
       this.#waiting = (caller) => {
         this.#current = caller;
         settle(() => {
@@ -122,20 +181,26 @@ export class Listener {
     await Promise.all(this.#closing);
   }
 
-  async #greet(socket: Socket): Promise<void> {
-    const address = formatAddress({ host: socket.remoteAddress ?? 'unknown', port: socket.remotePort ?? 0 });
-    const connection = accept(socket, { timeoutMs: this.#options.timeoutMs, peer: `the sender at ${address}` });
+  /** @param distrusted why the other side is not let in, if it is not */
+  async #greet(socket: Socket, start: (options: ConnectionOptions) => Connection, distrusted?: string): Promise<void> {
+    const address = addressOf(socket);
+    const connection = start({ timeoutMs: this.#options.timeoutMs, peer: `the sender at ${address}` });
     this.#strangers.add(connection);
     this.#dropOldest();
     const timer = setTimeout(() => {
-      connection.fail(new BallastError(ErrorCode.TIMEOUT, `${address} connected and said nothing for ${HELLO_TIMEOUT_MS / 1000} s`));
+      connection.fail(
+        new BallastError(ErrorCode.TIMEOUT, `${address} connected and said nothing for ${HELLO_TIMEOUT_MS / 1000} s`),
+      );
     }, HELLO_TIMEOUT_MS);
     try {
+      if (distrusted !== undefined) throw new BallastError(ErrorCode.TLS, distrusted);
       const hello = await connection.expect('hello');
       this.#introduce({ connection, hello, address });
     } catch (error) {
       const reason = BallastError.from(error);
-      this.#options.onStranger(new BallastError(reason.code, `turned away a connection from ${address}: ${reason.message}`, { cause: reason }));
+      this.#options.onStranger(
+        new BallastError(reason.code, `turned away a connection from ${address}: ${reason.message}`, { cause: reason }),
+      );
       await connection.abort(reason);
     } finally {
       clearTimeout(timer);
@@ -152,8 +217,10 @@ export class Listener {
       this.#waiting(caller);
       return;
     }
-    const isSameSession = this.#current !== undefined && Buffer.compare(this.#current.hello.session, caller.hello.session) === 0;
-    if (!isSameSession) throw new BallastError(ErrorCode.BUSY, 'this receiver is busy with another sender; try again later');
+    const isSameSession =
+      this.#current !== undefined && Buffer.compare(this.#current.hello.session, caller.hello.session) === 0;
+    if (!isSameSession)
+      throw new BallastError(ErrorCode.BUSY, 'this receiver is busy with another sender; try again later');
     const replaced = new BallastError(ErrorCode.CONNECTION_LOST, 'the sender has made a new connection');
     this.#returned?.connection.fail(replaced);
     this.#returned = caller;
@@ -169,10 +236,36 @@ export class Listener {
     }
   }
 
+  /** Sockets that have not finished their TLS handshake count as strangers, too. */
+  #limitHandshakes(socket: Socket): void {
+    this.#handshakes.add(socket);
+    socket.once('close', () => this.#handshakes.delete(socket));
+    if (this.#handshakes.size <= 2 * MAX_STRANGERS) return;
+    for (const oldest of this.#handshakes) {
+      oldest.destroy();
+      return;
+    }
+  }
+
   #track(work: Promise<void>): void {
     const done: Promise<void> = work.finally(() => this.#closing.delete(done));
     this.#closing.add(done);
   }
+}
+
+function addressOf(socket: Socket): string {
+  return formatAddress({ host: socket.remoteAddress ?? 'unknown', port: socket.remotePort ?? 0 });
+}
+
+/** Why a sender's certificate does not let it in, in words; undefined when it does. */
+function distrust(socket: TLSSocket, allowedNames: readonly string[]): string | undefined {
+  const certificate = socket.getPeerCertificate();
+  if (Object.keys(certificate).length === 0)
+    return 'the sender has no certificate; give it --tls-dir with client-cert.pem and client-key.pem';
+  if (!socket.authorized) return `the sender's certificate ${explainVerification(String(socket.authorizationError))}`;
+  const names = certificateNames(certificate);
+  if (allowedNames.length === 0 || names.some((name) => allowedNames.includes(name))) return undefined;
+  return `the sender's certificate is for ${names.join(', ') || 'no name'}, which --tls-allow does not name`;
 }
 
 function listenFailed(address: Address, error: Error): BallastError {
@@ -180,27 +273,48 @@ function listenFailed(address: Address, error: Error): BallastError {
   const options = { cause: error };
   switch (systemCode(error)) {
     case 'EADDRINUSE':
-      return new BallastError(ErrorCode.LISTEN, `${name} is in use by another program; choose another port with --listen, or 0 for any`, options);
+      return new BallastError(
+        ErrorCode.LISTEN,
+        `${name} is in use by another program; choose another port with --listen, or 0 for any`,
+        options,
+      );
     case 'EACCES':
-      return new BallastError(ErrorCode.LISTEN, `this user may not listen at ${name}; choose a port above 1023`, options);
+      return new BallastError(
+        ErrorCode.LISTEN,
+        `this user may not listen at ${name}; choose a port above 1023`,
+        options,
+      );
     case 'EADDRNOTAVAIL':
-      return new BallastError(ErrorCode.LISTEN, `${address.host} is no address of this machine; choose one that is`, options);
+      return new BallastError(
+        ErrorCode.LISTEN,
+        `${address.host} is no address of this machine; choose one that is`,
+        options,
+      );
     case 'ENOTFOUND':
     case 'EAI_AGAIN':
-      return new BallastError(ErrorCode.LISTEN, `the host name in ${name} is not known here; give an IP address`, options);
+      return new BallastError(
+        ErrorCode.LISTEN,
+        `the host name in ${name} is not known here; give an IP address`,
+        options,
+      );
     default:
-      return new BallastError(ErrorCode.LISTEN, `cannot listen at ${name} (${systemCode(error) ?? error.message})`, options);
+      return new BallastError(
+        ErrorCode.LISTEN,
+        `cannot listen at ${name} (${systemCode(error) ?? error.message})`,
+        options,
+      );
   }
 }
 
 /**
  * Refuses to listen where anyone can connect and nobody is authenticated.
+ * @param isAuthenticated whether TLS is on, or the user takes the risk
  * @throws BallastError USAGE
  */
-export function checkExposure(address: Address, insecure: boolean): void {
-  if (insecure || isLoopback(address.host)) return;
+export function checkExposure(address: Address, isAuthenticated: boolean): void {
+  if (isAuthenticated || isLoopback(address.host)) return;
   throw new BallastError(
     ErrorCode.USAGE,
-    `${formatAddress(address)} can be reached from other machines, and nothing authenticates them; listen on 127.0.0.1, or say --insecure if the network is trusted`,
+    `${formatAddress(address)} can be reached from other machines, and nothing authenticates them; give certificates with --tls-dir, listen on 127.0.0.1, or say --insecure if the network is trusted`,
   );
 }

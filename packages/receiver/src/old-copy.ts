@@ -26,13 +26,25 @@ export class OldCopy implements ReadableRegion {
       fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
     } catch (error) {
       const code = systemCode(error);
-      if (code === 'ENOENT') throw new BallastError(ErrorCode.NOT_FOUND, `${path} does not exist; --reuse expects an older copy of the memory`, { cause: error });
-      throw new BallastError(ErrorCode.READ, `${path} cannot be opened for reading (${code ?? 'unknown error'}); check its permissions`, { cause: error });
+      if (code === 'ENOENT')
+        throw new BallastError(
+          ErrorCode.NOT_FOUND,
+          `${path} does not exist; --reuse expects an older copy of the memory`,
+          { cause: error },
+        );
+      throw new BallastError(
+        ErrorCode.READ,
+        `${path} cannot be opened for reading (${code ?? 'unknown error'}); check its permissions`,
+        { cause: error },
+      );
     }
     const stat = fstatSync(fd);
     if (stat.isFile()) return new OldCopy(fd, path, stat.size - (stat.size % PAGE_SIZE));
     closeSync(fd);
-    throw new BallastError(ErrorCode.BAD_FILE, `${path} is not a regular file; --reuse expects an older copy of the memory`);
+    throw new BallastError(
+      ErrorCode.BAD_FILE,
+      `${path} is not a regular file; --reuse expects an older copy of the memory`,
+    );
   }
 
   /** The descriptor, for copies that the filesystem makes itself. */

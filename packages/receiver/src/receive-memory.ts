@@ -1,6 +1,6 @@
 import { BallastError, ErrorCode, isRetryable } from '@ballast/shared/errors';
 import type { ReceiveEvent, TransferResult } from '@ballast/shared/events';
-import { DEFAULT_PORT, type Address } from '@ballast/shared/transport';
+import { DEFAULT_PORT, readTlsIdentity, type Address } from '@ballast/shared/transport';
 import { Outcome } from './destination/destination.js';
 import { checkInPlaceFiles } from './destination/in-place-files.js';
 import { checkFinalNames } from './destination/partial-files.js';
@@ -20,6 +20,12 @@ export interface ReceiveOptions {
   readonly inPlace?: boolean;
   /** Older copies of the same memory, one for each file in order: what they have in common need not be sent. Never changed. */
   readonly reuse?: readonly string[];
+  /** TLS 1.3 with the files of a directory as QEMU names them: ca-cert.pem, server-cert.pem, server-key.pem. */
+  readonly tls?: {
+    readonly directory: string;
+    /** Names of which the sender's certificate must have one. Default: any that the authority issued. */
+    readonly allow?: readonly string[];
+  };
   /** Listens beyond loopback without authentication. */
   readonly insecure?: boolean;
   /** Whether to refuse memory that might not fit the filesystem. Default: true. */
@@ -55,7 +61,10 @@ export async function receiveMemory(options: ReceiveOptions): Promise<TransferRe
  * ended its transfer. Returns only by throwing.
  * @throws BallastError ABORTED by the signal; LISTEN, USAGE
  */
-export async function receiveForever(options: ReceiveOptions, onResult: (result: TransferResult | BallastError) => void): Promise<never> {
+export async function receiveForever(
+  options: ReceiveOptions,
+  onResult: (result: TransferResult | BallastError) => void,
+): Promise<never> {
   checkOptions(options);
   const listener = await openListener(options);
   try {
@@ -73,7 +82,9 @@ export async function receiveForever(options: ReceiveOptions, onResult: (result:
 }
 
 async function openListener(options: ReceiveOptions): Promise<Listener> {
+  const { tls } = options;
   const listener = await Listener.open({
+    tls: tls && { identity: readTlsIdentity(tls.directory, 'server'), allowedNames: tls.allow ?? [] },
     address: options.listen ?? { host: '127.0.0.1', port: DEFAULT_PORT },
     timeoutMs: options.timeoutMs ?? DEFAULT_TIMEOUT_MS,
     onStranger: (error) => options.onEvent?.({ event: 'warning', code: error.code, message: error.message }),
@@ -106,7 +117,10 @@ async function receiveOne(listener: Listener, options: ReceiveOptions): Promise<
       }
       caller = await listener.nextCaller(options.signal, patienceMs);
     }
-    throw new BallastError(ErrorCode.CONNECTION_LOST, `the connection broke, and the sender did not come back within ${patienceMs / 1000} s`);
+    throw new BallastError(
+      ErrorCode.CONNECTION_LOST,
+      `the connection broke, and the sender did not come back within ${patienceMs / 1000} s`,
+    );
   } catch (error) {
     const reason = BallastError.from(error);
     const left = session.close(leavesSomething(reason) ? Outcome.interrupted : Outcome.failed);
@@ -118,23 +132,36 @@ async function receiveOne(listener: Listener, options: ReceiveOptions): Promise<
 /** Whether a later try could go on from what was received: the error was about the way or the place, not about the memory. */
 function leavesSomething(error: BallastError): boolean {
   const { code } = error;
-  return isRetryable(error) || code === ErrorCode.ABORTED || code === ErrorCode.NO_SPACE || code === ErrorCode.WRITE || code === ErrorCode.INTERNAL;
+  return (
+    isRetryable(error) ||
+    code === ErrorCode.ABORTED ||
+    code === ErrorCode.NO_SPACE ||
+    code === ErrorCode.WRITE ||
+    code === ErrorCode.INTERNAL
+  );
 }
 
 /** All that can be refused before anyone connects. */
 function checkOptions(options: ReceiveOptions): void {
   const { files, listen } = options;
   const usage = (message: string): BallastError => new BallastError(ErrorCode.USAGE, message);
-  if (options.sink === true && options.inPlace === true) throw usage('--sink writes no file and --in-place writes into one; choose one of them');
-  if (options.sink !== true && files.length === 0) throw usage('no file was given; expected a name for each memory file of the sender, or --sink');
-  if (options.inPlace === true && options.force === true) throw usage('--in-place writes into a file that exists, and --force replaces it; choose one of them');
-  if (new Set(files).size !== files.length) throw usage('a file was given twice; each memory file of the sender needs a name of its own');
+  if (options.sink === true && options.inPlace === true)
+    throw usage('--sink writes no file and --in-place writes into one; choose one of them');
+  if (options.sink !== true && files.length === 0)
+    throw usage('no file was given; expected a name for each memory file of the sender, or --sink');
+  if (options.inPlace === true && options.force === true)
+    throw usage('--in-place writes into a file that exists, and --force replaces it; choose one of them');
+  if (new Set(files).size !== files.length)
+    throw usage('a file was given twice; each memory file of the sender needs a name of its own');
   const reuse = options.reuse ?? [];
-  if (reuse.length > 0 && (options.sink === true || options.inPlace === true)) throw usage('--reuse makes a new file from an older copy; leave out --sink and --in-place');
-  if (reuse.length > 0 && reuse.length !== files.length) throw usage(`--reuse was given ${reuse.length} time(s) for ${files.length} file(s); give one older copy for each, in the same order`);
-  if (listen !== undefined) checkExposure(listen, options.insecure === true);
+  if (reuse.length > 0 && (options.sink === true || options.inPlace === true))
+    throw usage('--reuse makes a new file from an older copy; leave out --sink and --in-place');
+  if (reuse.length > 0 && reuse.length !== files.length)
+    throw usage(
+      `--reuse was given ${reuse.length} time(s) for ${files.length} file(s); give one older copy for each, in the same order`,
+    );
+  if (listen !== undefined) checkExposure(listen, options.insecure === true || options.tls !== undefined);
   if (options.sink === true) return;
   if (options.inPlace === true) checkInPlaceFiles(files);
   else checkFinalNames(files, options.force === true);
 }
-

@@ -1,7 +1,14 @@
 import { BallastError, ErrorCode } from '@ballast/shared/errors';
 import { everyInterval, type TransferResult } from '@ballast/shared/events';
 import { manifestRoot } from '@ballast/shared/integrity';
-import { Dialect, FrameType, MAX_PAYLOAD, MAX_RESEND_LEAVES, type ControlOf, type Frame } from '@ballast/shared/protocol';
+import {
+  Dialect,
+  FrameType,
+  MAX_PAYLOAD,
+  MAX_RESEND_LEAVES,
+  type ControlOf,
+  type Frame,
+} from '@ballast/shared/protocol';
 import type { Connection } from '@ballast/shared/transport';
 import { Basis } from './basis.js';
 import { Outcome, type Destination } from './destination/destination.js';
@@ -56,7 +63,9 @@ export class ReceiveSession {
   async serve(caller: Caller): Promise<TransferResult> {
     const { connection, hello } = caller;
     const onAbort = (): void => {
-      connection.fail(new BallastError(ErrorCode.ABORTED, 'the receiver was interrupted before the transfer was complete'));
+      connection.fail(
+        new BallastError(ErrorCode.ABORTED, 'the receiver was interrupted before the transfer was complete'),
+      );
     };
     const { signal } = this.#options;
     signal?.addEventListener('abort', onAbort, { once: true });
@@ -115,7 +124,9 @@ export class ReceiveSession {
     this.#started ??= performance.now();
     const holds = destination.holds || this.#began || this.#old.length > 0;
     const bases = destination.stores.map((store, index) => (holds ? new Basis(store, this.#old[index]) : undefined));
-    const regions = destination.stores.map((store, index) => new ReceivedRegion(index, store, destination.readsBack, bases[index]));
+    const regions = destination.stores.map(
+      (store, index) => new ReceivedRegion(index, store, destination.readsBack, bases[index]),
+    );
     this.#began = destination.readsBack;
 
     await connection.sendControl({ kind: 'welcome', holds });
@@ -123,7 +134,10 @@ export class ReceiveSession {
     const progress = this.#reportProgress(connection, regions);
     try {
       // What is here is told while what is missing comes in: neither side waits for the other to finish.
-      const [end] = await Promise.all([this.#receiveFrames(connection, hello.dialect, regions), tellAll(connection, bases)]);
+      const [end] = await Promise.all([
+        this.#receiveFrames(connection, hello.dialect, regions),
+        tellAll(connection, bases),
+      ]);
 
       // What the files hold now, read back leaf by leaf, must be what the sender has.
       const manifest = regions.map((region) => region.manifest);
@@ -156,7 +170,11 @@ export class ReceiveSession {
   }
 
   /** Applies frames as they come, and asks again for leaves that arrived wrong. Returns the last `end`. */
-  async #receiveFrames(connection: Connection, dialect: Dialect, regions: readonly ReceivedRegion[]): Promise<ControlOf<'end'>> {
+  async #receiveFrames(
+    connection: Connection,
+    dialect: Dialect,
+    regions: readonly ReceivedRegion[],
+  ): Promise<ControlOf<'end'>> {
     const scratch = Buffer.alloc(MAX_PAYLOAD[FrameType.leaves]);
     for (;;) {
       const { control, frame } = await connection.next();
@@ -164,9 +182,12 @@ export class ReceiveSession {
         this.#applyFrame(frame, dialect, regions, scratch);
         continue;
       }
-      if (control.kind !== 'end') throw new BallastError(ErrorCode.PROTOCOL, `the sender sent '${control.kind}' in the middle of the memory`);
+      if (control.kind !== 'end')
+        throw new BallastError(ErrorCode.PROTOCOL, `the sender sent '${control.kind}' in the middle of the memory`);
       for (const region of regions) region.checkComplete();
-      const wrong = regions.flatMap((region, index) => region.wrongLeaves.map((leaf): [number, number] => [index, leaf]));
+      const wrong = regions.flatMap((region, index) =>
+        region.wrongLeaves.map((leaf): [number, number] => [index, leaf]),
+      );
       if (wrong.length === 0) return control;
       await connection.sendControl({ kind: 'resend', leaves: wrong.slice(0, MAX_RESEND_LEAVES) });
     }
@@ -175,9 +196,16 @@ export class ReceiveSession {
   #applyFrame(frame: Frame, dialect: Dialect, regions: readonly ReceivedRegion[], scratch: Buffer): void {
     const { type, region: index } = frame.header;
     const region = regions[index];
-    if (region === undefined) throw new BallastError(ErrorCode.PROTOCOL, `the sender speaks of memory file ${index}, and there are ${regions.length}`);
+    if (region === undefined)
+      throw new BallastError(
+        ErrorCode.PROTOCOL,
+        `the sender speaks of memory file ${index}, and there are ${regions.length}`,
+      );
     if (!ALLOWED[dialect].includes(type)) {
-      throw new BallastError(ErrorCode.PROTOCOL, `the sender sent a frame of type ${type}, which the dialect '${dialect}' does not have`);
+      throw new BallastError(
+        ErrorCode.PROTOCOL,
+        `the sender sent a frame of type ${type}, which the dialect '${dialect}' does not have`,
+      );
     }
     if (type === FrameType.leaves) {
       for (const leaf of region.applyLeaves(frame, scratch)) {
@@ -195,7 +223,8 @@ export class ReceiveSession {
   #destinationFor({ regions, dataBytesAtMost }: ControlOf<'hello'>): Destination {
     if (this.#destination !== undefined) {
       const sizes = this.#destination.stores.map((store) => store.bytes);
-      if (sizes.length === regions.length && sizes.every((size, index) => size === regions[index])) return this.#destination;
+      if (sizes.length === regions.length && sizes.every((size, index) => size === regions[index]))
+        return this.#destination;
       this.#destination.close(Outcome.interrupted);
       this.#destination = undefined;
       this.#began = false;

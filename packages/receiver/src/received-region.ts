@@ -1,7 +1,15 @@
 import { BallastError, ErrorCode } from '@ballast/shared/errors';
 import { RegionManifest, digestOf } from '@ballast/shared/integrity';
 import { LEAF_PAGES, LEAF_SIZE, PAGE_SIZE, PageCoverage } from '@ballast/shared/memory';
-import { MAX_LEAF_ATTEMPTS, decodeLeafRecords, decodeRanges, decodeWhiteouts, type Frame, type LeafRecord, type PageRun } from '@ballast/shared/protocol';
+import {
+  MAX_LEAF_ATTEMPTS,
+  decodeLeafRecords,
+  decodeRanges,
+  decodeWhiteouts,
+  type Frame,
+  type LeafRecord,
+  type PageRun,
+} from '@ballast/shared/protocol';
 import { packPages, type Basis } from './basis.js';
 import type { RegionStore } from './destination/region-store.js';
 

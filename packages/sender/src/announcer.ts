@@ -1,9 +1,4 @@
-import {
-  Dialect,
-  FrameType,
-  RangeEncoder,
-  WhiteoutEncoder,
-} from '@ballast/shared/protocol';
+import { Dialect, FrameType, RangeEncoder, WhiteoutEncoder } from '@ballast/shared/protocol';
 import { LEAF_PAGES, PAGE_SIZE, type ExtentSet } from '@ballast/shared/memory';
 import type { Connection } from '@ballast/shared/transport';
 
@@ -26,23 +21,40 @@ export interface Announcer {
 }
 
 /** @param pages of the region */
-export function announcerOf(dialect: Dialect, connection: Connection, region: number, pages: number, counts: AnnounceCounts): Announcer {
+export function announcerOf(
+  dialect: Dialect,
+  connection: Connection,
+  region: number,
+  pages: number,
+  counts: AnnounceCounts,
+): Announcer {
   switch (dialect) {
     case Dialect.whiteouts:
       return whiteoutsForAll(new WhiteoutWriter(connection, region, counts), pages);
     case Dialect.map: {
       const writer = new WhiteoutWriter(connection, region, counts);
-      return forScanned((start, end) => writer.add(start, end), () => writer.flush());
+      return forScanned(
+        (start, end) => writer.add(start, end),
+        () => writer.flush(),
+      );
     }
     case Dialect.ranges: {
       const writer = new RangeWriter(connection, FrameType.zeroRanges, region, counts);
-      return forScanned((start, end) => writer.add(start, end), () => writer.flush());
+      return forScanned(
+        (start, end) => writer.add(start, end),
+        () => writer.flush(),
+      );
     }
   }
 }
 
 /** Tells the balloon map of one region, ahead of everything else. */
-export async function announceBalloonMap(connection: Connection, region: number, free: ExtentSet, counts: AnnounceCounts): Promise<void> {
+export async function announceBalloonMap(
+  connection: Connection,
+  region: number,
+  free: ExtentSet,
+  counts: AnnounceCounts,
+): Promise<void> {
   const writer = new RangeWriter(connection, FrameType.freeRanges, region, counts);
   for (let run = 0; run < free.count; run++) await writer.add(free.start(run) / PAGE_SIZE, free.end(run) / PAGE_SIZE);
   await writer.flush();
@@ -81,7 +93,12 @@ function forScanned(add: (start: number, end: number) => Promise<void>, flush: (
 }
 
 /** Calls `visit` with each run of pages whose bits are set; bit n is page `first` + n, and none at `end` or later counts. */
-async function eachRun(first: number, end: number, bits: number, visit: (start: number, end: number) => Promise<void>): Promise<void> {
+async function eachRun(
+  first: number,
+  end: number,
+  bits: number,
+  visit: (start: number, end: number) => Promise<void>,
+): Promise<void> {
   for (let page = first; page < end; page++) {
     if ((bits & (1 << (page - first))) === 0) continue;
     const start = page;
@@ -104,7 +121,7 @@ class WhiteoutWriter {
 
   async add(start: number, end: number): Promise<void> {
     this.#counts.whiteouts += end - start;
-    for (let page = start; page < end; ) {
+    for (let page = start; page < end;) {
       page = this.#encoder.add(page, end);
       if (this.#encoder.full) await this.flush();
     }
@@ -113,7 +130,12 @@ class WhiteoutWriter {
   async flush(): Promise<void> {
     const count = this.#encoder.count;
     if (count === 0) return;
-    await this.#connection.send({ type: FrameType.whiteouts, region: this.#region, count, checked: this.#encoder.take() });
+    await this.#connection.send({
+      type: FrameType.whiteouts,
+      region: this.#region,
+      count,
+      checked: this.#encoder.take(),
+    });
   }
 }
 

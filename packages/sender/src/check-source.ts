@@ -26,7 +26,8 @@ export async function checkSource(
     const reader = new LeafReader(region, plan.scan);
     while (!reader.done) {
       for (const { leaf, mask, at, keep } of reader.readStretch(batch.memory, 0, batch.room)) {
-        const same = mask === 0 ? manifest.mask(leaf) === 0 : manifest.matches(leaf, mask, digestOf(batch.packAt(at, keep)));
+        const same =
+          mask === 0 ? manifest.mask(leaf) === 0 : manifest.matches(leaf, mask, digestOf(batch.packAt(at, keep)));
         if (!same) {
           throw new BallastError(
             ErrorCode.SOURCE_CHANGED,

@@ -1,18 +1,39 @@
 import { BallastError, ErrorCode, systemCode } from '@ballast/shared/errors';
-import { dial, formatAddress, type Address, type Connection } from '@ballast/shared/transport';
+import {
+  dial,
+  explainHandshake,
+  formatAddress,
+  type Address,
+  type Connection,
+  type TlsDialOptions,
+} from '@ballast/shared/transport';
+
+export interface ConnectOptions {
+  /** Milliseconds to wait for the connection, and later for any word of the peer. */
+  readonly timeoutMs: number;
+  readonly tls: TlsDialOptions | undefined;
+  readonly signal: AbortSignal | undefined;
+}
 
 /**
  * Connects to a receiver.
- * @param timeoutMs milliseconds to wait for the connection, and later for any word of the peer
- * @throws BallastError CONNECT when nobody can be reached, ABORTED
+ * @throws BallastError CONNECT when nobody can be reached, TLS when it is not whom we trust, ABORTED
  */
-export async function connectToReceiver(address: Address, timeoutMs: number, signal: AbortSignal | undefined): Promise<Connection> {
+export async function connectToReceiver(
+  address: Address,
+  { timeoutMs, tls, signal }: ConnectOptions,
+): Promise<Connection> {
   const name = formatAddress(address);
-  const { socket, start } = dial(address.host, address.port);
+  const { socket, ready, start, distrust } = dial(address.host, address.port, tls);
   try {
     await new Promise<void>((resolve, reject) => {
       const timer = setTimeout(() => {
-        reject(new BallastError(ErrorCode.CONNECT, `nobody answered at ${name} within ${timeoutMs / 1000} s; check the address, the route and the firewall`));
+        reject(
+          new BallastError(
+            ErrorCode.CONNECT,
+            `nobody answered at ${name} within ${timeoutMs / 1000} s; check the address, the route and the firewall`,
+          ),
+        );
       }, timeoutMs);
       const settle = (then: () => void): void => {
         clearTimeout(timer);
@@ -31,7 +52,7 @@ export async function connectToReceiver(address: Address, timeoutMs: number, sig
         });
       };
       socket.once('error', onError);
-      socket.once('connect', () => {
+      socket.once(ready, () => {
         settle(resolve);
       });
       if (signal?.aborted === true) onAbort();
@@ -42,7 +63,15 @@ export async function connectToReceiver(address: Address, timeoutMs: number, sig
     socket.destroy();
     throw error;
   }
-  return start({ timeoutMs, peer: `the receiver at ${name}` });
+  const connection = start({ timeoutMs, peer: `the receiver at ${name}` });
+  const reason = distrust();
+  if (reason === undefined) return connection;
+  const distrusted = new BallastError(
+    ErrorCode.TLS,
+    `the certificate of the receiver at ${name} ${reason}; nothing was sent`,
+  );
+  await connection.abort(distrusted);
+  throw distrusted;
 }
 
 export function aborted(): BallastError {
@@ -52,13 +81,28 @@ export function aborted(): BallastError {
 function connectFailed(name: string, error: Error): BallastError {
   const code = systemCode(error);
   const options = { cause: error };
+  const handshake = explainHandshake(error);
+  if (handshake !== undefined)
+    return new BallastError(ErrorCode.TLS, `no TLS connection to ${name}: ${handshake}`, options);
   switch (code) {
     case 'ECONNREFUSED':
-      return new BallastError(ErrorCode.CONNECT, `nobody listens at ${name}; start ballast-receive there, or check the port`, options);
+      return new BallastError(
+        ErrorCode.CONNECT,
+        `nobody listens at ${name}; start ballast-receive there, or check the port`,
+        options,
+      );
     case 'ENOTFOUND':
     case 'EAI_AGAIN':
-      return new BallastError(ErrorCode.CONNECT, `the host name in ${name} is not known here; check its spelling or give an IP address`, options);
+      return new BallastError(
+        ErrorCode.CONNECT,
+        `the host name in ${name} is not known here; check its spelling or give an IP address`,
+        options,
+      );
     default:
-      return new BallastError(ErrorCode.CONNECT, `${name} cannot be reached (${code ?? error.message}); check the address, the route and the firewall`, options);
+      return new BallastError(
+        ErrorCode.CONNECT,
+        `${name} cannot be reached (${code ?? error.message}); check the address, the route and the firewall`,
+        options,
+      );
   }
 }

@@ -53,16 +53,23 @@ export class HoldingsReader {
   async #readFrame(): Promise<void> {
     const { control, frame } = await this.#connection.next();
     if (control !== undefined) {
-      throw new BallastError(ErrorCode.PROTOCOL, `${this.#connection.peer} sent '${control.kind}' before it had told all that it holds`);
+      throw new BallastError(
+        ErrorCode.PROTOCOL,
+        `${this.#connection.peer} sent '${control.kind}' before it had told all that it holds`,
+      );
     }
     const { header, payload } = frame;
     const bytes = this.#regionBytes[this.#region];
     if (header.type !== FrameType.holdings || header.region !== this.#region || bytes === undefined) {
-      throw new BallastError(ErrorCode.PROTOCOL, `${this.#connection.peer} sent a frame of type ${header.type} where its holdings were expected`);
+      throw new BallastError(
+        ErrorCode.PROTOCOL,
+        `${this.#connection.peer} sent a frame of type ${header.type} where its holdings were expected`,
+      );
     }
     const held = decodeHoldings(header, payload, bytes);
     const first = held[0]?.leaf ?? header.base;
-    if (first < this.#toldTo) throw new BallastError(ErrorCode.PROTOCOL, `${this.#connection.peer} told its holdings out of order`);
+    if (first < this.#toldTo)
+      throw new BallastError(ErrorCode.PROTOCOL, `${this.#connection.peer} told its holdings out of order`);
     const last = held.at(-1);
     if (last !== undefined) this.#toldTo = last.leaf + 1;
     else if (header.base === leafCount(bytes)) this.#toldTo = Infinity;

@@ -38,7 +38,7 @@ export class LeafReader {
 
   /** Whether all was read. */
   get done(): boolean {
-    return this.#run >= this.#scan.count;
+    return !this.#more();
   }
 
   /**
@@ -56,12 +56,12 @@ export class LeafReader {
       if (read.length > 0) this.#region.reads.read(memory.subarray(read.at, read.at + read.length), read.offset);
     };
 
-    while (!this.done && planned.length < Math.min(maxLeaves, STRETCH_LEAVES)) {
+    while (this.#more() && planned.length < Math.min(maxLeaves, STRETCH_LEAVES)) {
       const leaf = Math.floor(this.#position / LEAF_SIZE);
       const leafStart = leaf * LEAF_SIZE;
       const leafAt = end;
       let scanned = 0;
-      while (!this.done && this.#position < leafStart + LEAF_SIZE) {
+      while (this.#more() && this.#position < leafStart + LEAF_SIZE) {
         const start = this.#position;
         const stop = Math.min(this.#scan.end(this.#run), leafStart + LEAF_SIZE);
         if (start !== read.offset + read.length) {
@@ -82,11 +82,15 @@ export class LeafReader {
     });
   }
 
+  #more(): boolean {
+    return this.#run < this.#scan.count;
+  }
+
   #advance(stop: number): void {
     this.#position = stop;
     if (stop < this.#scan.end(this.#run)) return;
     this.#run++;
-    if (!this.done) this.#position = this.#scan.start(this.#run);
+    if (this.#more()) this.#position = this.#scan.start(this.#run);
   }
 }
 

@@ -91,7 +91,9 @@ function difference(mask: number, digest: Buffer, pages: Buffer, held: HeldLeaf)
   for (let page = 0, ours = 0, theirs = 0; page < LEAF_PAGES; page++) {
     const bit = 1 << page;
     if ((mask & bit) !== 0) {
-      const same = (held.mask & bit) !== 0 && hints.compare(held.hints, theirs, theirs + HINT_SIZE, ours * HINT_SIZE, (ours + 1) * HINT_SIZE) === 0;
+      const same =
+        (held.mask & bit) !== 0 &&
+        hints.compare(held.hints, theirs, theirs + HINT_SIZE, ours * HINT_SIZE, (ours + 1) * HINT_SIZE) === 0;
       if (!same) {
         sent |= bit;
         keep |= 1 << ours;

@@ -66,7 +66,10 @@ export class PageBatch {
 
   /** The frame's payload: views, valid until `clear`. */
   payload(): { table: Buffer; pages: Buffer } {
-    return { table: this.#table.subarray(0, this.#count * LEAF_RECORD_SIZE), pages: this.memory.subarray(0, this.#filled) };
+    return {
+      table: this.#table.subarray(0, this.#count * LEAF_RECORD_SIZE),
+      pages: this.memory.subarray(0, this.#filled),
+    };
   }
 
   clear(): void {
@@ -76,7 +79,7 @@ export class PageBatch {
 
   #moveDown(start: number, at: number, keep: number): Buffer {
     let end = start;
-    for (let rest = keep, from = at; rest !== 0; ) {
+    for (let rest = keep, from = at; rest !== 0;) {
       const skip = trailingZeros(rest);
       const run = trailingZeros(~(rest >>> skip));
       from += skip * PAGE_SIZE;

@@ -4,7 +4,13 @@ import { everyInterval, type SendEvent, type TransferResult } from '@ballast/sha
 import { emptyManifest, manifestRoot, type Manifest, type RegionManifest } from '@ballast/shared/integrity';
 import { ExtentSet, LEAF_SIZE, PAGE_SIZE } from '@ballast/shared/memory';
 import { Dialect, MAX_REGIONS, SESSION_SIZE, type Summary } from '@ballast/shared/protocol';
-import { formatAddress, type Address, type Connection } from '@ballast/shared/transport';
+import {
+  formatAddress,
+  readTlsIdentity,
+  type Address,
+  type Connection,
+  type TlsDialOptions,
+} from '@ballast/shared/transport';
 import { announceBalloonMap, announcerOf, silentAnnouncer, type AnnounceCounts } from './announcer.js';
 import { readBalloonMap, type BalloonMap, type BalloonOrigin } from './balloon/balloon-map.js';
 import { checkSource } from './check-source.js';
@@ -14,7 +20,14 @@ import { sendLeaves, type WalkCounts } from './leaf-sender.js';
 import { BatchPool } from './page-batch.js';
 import { withRetries, type Attempts } from './retry.js';
 import { MemorySource, type ReadMethod } from './source/memory-source.js';
-import { DEFAULT_STRATEGY, Identify, STRATEGIES, identifyPages, type RegionPlan, type StrategyName } from './strategy.js';
+import {
+  DEFAULT_STRATEGY,
+  Identify,
+  STRATEGIES,
+  identifyPages,
+  type RegionPlan,
+  type StrategyName,
+} from './strategy.js';
 
 export interface SendOptions {
   /** Memory files of one guest, in the order of the receiver's. They are opened read-only and never changed. */
@@ -28,6 +41,12 @@ export interface SendOptions {
   readonly read?: ReadMethod;
   /** Reads the source once more at the end and fails when it is not what was sent. */
   readonly checkSource?: boolean;
+  /** TLS 1.3 with the files of a directory as QEMU names them: ca-cert.pem, client-cert.pem, client-key.pem. */
+  readonly tls?: {
+    readonly directory: string;
+    /** The name that the receiver's certificate must be for. Default: the host in `to`. */
+    readonly hostname?: string;
+  };
   /** Milliseconds without a word from the receiver after which it counts as gone. Default: 30 s. */
   readonly timeoutMs?: number;
   /** Milliseconds for which a connection that broke is tried again, counted anew after each that got on. Default: 60 s. */
@@ -77,6 +96,7 @@ class Session implements Attempts<TransferResult> {
   readonly #balloon: BalloonMap;
   readonly #options: SendOptions;
   readonly #strategyName: StrategyName;
+  readonly #tls: TlsDialOptions | undefined;
   /** What all connections together have cost. */
   readonly #announced: AnnounceCounts = { whiteouts: 0, mapBytes: 0 };
   readonly #walked: WalkCounts = { scannedBytes: 0, sentBytes: 0 };
@@ -89,6 +109,11 @@ class Session implements Attempts<TransferResult> {
     this.#balloon = balloon;
     this.#options = options;
     this.#strategyName = options.strategy ?? DEFAULT_STRATEGY;
+    const { tls } = options;
+    this.#tls = tls && {
+      identity: readTlsIdentity(tls.directory, 'client'),
+      ...(tls.hostname === undefined ? {} : { hostname: tls.hostname }),
+    };
   }
 
   get progress(): number {
@@ -97,8 +122,8 @@ class Session implements Attempts<TransferResult> {
 
   /** @throws BallastError why the connection, or the transfer, ended */
   async attempt(): Promise<TransferResult> {
-    const { to, timeoutMs = DEFAULT_TIMEOUT_MS, signal } = this.#options;
-    const connection = await this.#connect(to, timeoutMs, signal);
+    const { signal } = this.#options;
+    const connection = await this.#connect();
     const onAbort = (): void => {
       connection.fail(aborted());
     };
@@ -118,9 +143,10 @@ class Session implements Attempts<TransferResult> {
     }
   }
 
-  async #connect(to: Address, timeoutMs: number, signal: AbortSignal | undefined): Promise<Connection> {
+  async #connect(): Promise<Connection> {
+    const { to, timeoutMs = DEFAULT_TIMEOUT_MS, signal } = this.#options;
     try {
-      return await connectToReceiver(to, timeoutMs, signal);
+      return await connectToReceiver(to, { timeoutMs, tls: this.#tls, signal });
     } catch (error) {
       throw this.#committed === undefined ? error : unacknowledged(BallastError.from(error));
     }
@@ -156,7 +182,8 @@ class Session implements Attempts<TransferResult> {
     try {
       // The balloon map once, ahead of all pages, unless the dialect has only whiteouts.
       if (strategy.announce !== Dialect.whiteouts) {
-        for (const [region, plan] of plans.entries()) await announceBalloonMap(connection, region, plan.free, this.#announced);
+        for (const [region, plan] of plans.entries())
+          await announceBalloonMap(connection, region, plan.free, this.#announced);
       }
 
       // Every page that may hold something: read, scan, hash, and send what the destination lacks.
@@ -192,7 +219,8 @@ class Session implements Attempts<TransferResult> {
           this.#committed = () => this.#result(root, manifest, scannedBytes, connection);
           break;
         }
-        if (round === MAX_RESEND_ROUNDS) throw new BallastError(ErrorCode.PROTOCOL, `${connection.peer} never stops asking for leaves again`);
+        if (round === MAX_RESEND_ROUNDS)
+          throw new BallastError(ErrorCode.PROTOCOL, `${connection.peer} never stops asking for leaves again`);
         const again: WalkCounts = { scannedBytes: 0, sentBytes: 0 };
         for (const [index, region] of regions.entries()) {
           await sendLeaves(region, leavesAgain(answer.leaves, index, planOf(plans, index)), {
@@ -299,7 +327,9 @@ function dataBytesAtMost(source: MemorySource, plans: readonly RegionPlan[]): nu
 /** The pages to scan of the leaves that the receiver wants again. */
 function leavesAgain(leaves: readonly (readonly [number, number])[], region: number, plan: RegionPlan): ExtentSet {
   return ExtentSet.of(
-    leaves.filter(([index]) => index === region).map(([, leaf]): [number, number] => [leaf * LEAF_SIZE, (leaf + 1) * LEAF_SIZE]),
+    leaves
+      .filter(([index]) => index === region)
+      .map(([, leaf]): [number, number] => [leaf * LEAF_SIZE, (leaf + 1) * LEAF_SIZE]),
   ).intersect(plan.scan);
 }
 
@@ -326,6 +356,9 @@ function checkOptions(options: SendOptions): void {
     throw new BallastError(ErrorCode.USAGE, 'no memory file was given; expected at least one');
   }
   if (options.files.length > MAX_REGIONS) {
-    throw new BallastError(ErrorCode.USAGE, `${options.files.length} memory files were given; at most ${MAX_REGIONS} are possible`);
+    throw new BallastError(
+      ErrorCode.USAGE,
+      `${options.files.length} memory files were given; at most ${MAX_REGIONS} are possible`,
+    );
   }
 }

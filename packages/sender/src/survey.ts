@@ -80,12 +80,24 @@ export async function mapMemory(options: SurveyOptions): Promise<RegionMap[]> {
       const dataPages = data[index]?.build() ?? ExtentSet.empty;
       const free = balloon.free[index] ?? ExtentSet.empty;
       const zero = dataPages.union(free).complement(bytes);
-      return { path, data: dataPages, zero, free, memoryBytes: bytes, dataBytes: dataPages.bytes, zeroBytes: zero.bytes, freeBytes: free.bytes };
+      return {
+        path,
+        data: dataPages,
+        zero,
+        free,
+        memoryBytes: bytes,
+        dataBytes: dataPages.bytes,
+        zeroBytes: zero.bytes,
+        freeBytes: free.bytes,
+      };
     });
   });
 }
 
-async function withSource<T>(options: SurveyOptions, work: (source: MemorySource, balloon: BalloonMap) => Promise<T>): Promise<T> {
+async function withSource<T>(
+  options: SurveyOptions,
+  work: (source: MemorySource, balloon: BalloonMap) => Promise<T>,
+): Promise<T> {
   const source = MemorySource.open(options.files, options.read);
   try {
     return await work(source, readBalloonMap(source, options.balloon ?? [{ kind: 'auto' }]));

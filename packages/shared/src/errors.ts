@@ -74,9 +74,13 @@ export class BallastError extends Error {
   static from(error: unknown): BallastError {
     if (error instanceof BallastError) return error;
     const text = error instanceof Error ? error.message : String(error);
-    return new BallastError(ErrorCode.INTERNAL, `unexpected failure inside ballast: ${text}; run again with --debug and report the trace`, {
-      cause: error,
-    });
+    return new BallastError(
+      ErrorCode.INTERNAL,
+      `unexpected failure inside ballast: ${text}; run again with --debug and report the trace`,
+      {
+        cause: error,
+      },
+    );
   }
 }
 

@@ -30,7 +30,13 @@ export function filesystemOf(path: string): Filesystem {
 }
 
 /** The store for an open file: by pwrite, or through mappings on hugetlbfs. */
-export function storeFor(fd: number, path: string, bytes: number, filesystem: Filesystem, mayHoldPages: boolean): RegionStore {
+export function storeFor(
+  fd: number,
+  path: string,
+  bytes: number,
+  filesystem: Filesystem,
+  mayHoldPages: boolean,
+): RegionStore {
   const { hugePageBytes } = filesystem;
   if (hugePageBytes === undefined) return new PositionalStore(fd, path, bytes, mayHoldPages);
   if (bytes % hugePageBytes !== 0) {

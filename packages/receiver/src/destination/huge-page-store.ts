@@ -28,7 +28,7 @@ export class HugePageStore implements RegionStore {
 
   write(offset: number, from: Buffer): void {
     this.#allocate(offset, offset + from.length);
-    for (let done = 0; done < from.length; ) {
+    for (let done = 0; done < from.length;) {
       const { start, mapping } = this.#windowAt(offset + done);
       done += from.copy(mapping.bytes, offset + done - start, done);
     }
@@ -77,7 +77,7 @@ export class HugePageStore implements RegionStore {
   #zero(start: number, end: number): void {
     if (start >= end) return;
     this.#allocate(start, end);
-    for (let at = start; at < end; ) {
+    for (let at = start; at < end;) {
       const { start: windowStart, mapping } = this.#windowAt(at);
       const stop = Math.min(end, windowStart + mapping.bytes.length);
       mapping.bytes.fill(0, at - windowStart, stop - windowStart);

@@ -60,7 +60,9 @@ export class InPlaceFiles implements Destination {
   }
 
   async sync(): Promise<void> {
-    await Promise.all(this.#files.filter((file) => !file.filesystem.volatile).map((file) => syncFile(file.fd, file.path)));
+    await Promise.all(
+      this.#files.filter((file) => !file.filesystem.volatile).map((file) => syncFile(file.fd, file.path)),
+    );
   }
 
   // eslint-disable-next-line @typescript-eslint/require-await -- the contract leaves room for destinations that wait
@@ -92,9 +94,14 @@ function openRegular(path: string): number {
   } catch (error) {
     const code = systemCode(error);
     if (code === 'ENOENT') {
-      throw new BallastError(ErrorCode.NOT_FOUND, `${path} does not exist; --in-place writes into a file that does, such as a waiting QEMU's`, { cause: error });
+      throw new BallastError(
+        ErrorCode.NOT_FOUND,
+        `${path} does not exist; --in-place writes into a file that does, such as a waiting QEMU's`,
+        { cause: error },
+      );
     }
-    if (code === 'EISDIR') throw new BallastError(ErrorCode.BAD_FILE, `${path} is a directory; expected a memory file`, { cause: error });
+    if (code === 'EISDIR')
+      throw new BallastError(ErrorCode.BAD_FILE, `${path} is a directory; expected a memory file`, { cause: error });
     throw writeFailed(path, 0, error);
   }
   if (fstatSync(fd).isFile()) return fd;
@@ -108,10 +115,19 @@ function openExisting(path: string, bytes: number): InPlaceFile {
     if (!tryLock(fd)) throw new BallastError(ErrorCode.BUSY, `another receiver is writing ${path}; wait for it`);
     const { size } = fstatSync(fd);
     if (size !== bytes) {
-      throw new BallastError(ErrorCode.MISMATCH, `${path} has ${size} bytes and the sender's memory ${bytes}; start both guests with the same memory size`);
+      throw new BallastError(
+        ErrorCode.MISMATCH,
+        `${path} has ${size} bytes and the sender's memory ${bytes}; start both guests with the same memory size`,
+      );
     }
     const filesystem = filesystemOf(path);
-    return { path, fd, store: storeFor(fd, path, bytes, filesystem, true), filesystem, interrupted: existsSync(incompleteMarkerPath(path)) };
+    return {
+      path,
+      fd,
+      store: storeFor(fd, path, bytes, filesystem, true),
+      filesystem,
+      interrupted: existsSync(incompleteMarkerPath(path)),
+    };
   } catch (error) {
     closeSync(fd);
     throw error;
@@ -121,7 +137,11 @@ function openExisting(path: string, bytes: number): InPlaceFile {
 function writeMarker(path: string): void {
   const marker = incompleteMarkerPath(path);
   try {
-    const fd = openSync(marker, constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC | constants.O_NOFOLLOW, 0o600);
+    const fd = openSync(
+      marker,
+      constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC | constants.O_NOFOLLOW,
+      0o600,
+    );
     try {
       writeFileSync(
         fd,

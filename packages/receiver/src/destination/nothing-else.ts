@@ -11,7 +11,7 @@ import type { RegionStore } from './region-store.js';
 export function checkNothingElse(store: RegionStore, manifest: RegionManifest, region: number): void {
   const page = Buffer.alloc(PAGE_SIZE);
   for (let run = store.nextData(0); run !== undefined; run = store.nextData(run.end)) {
-    for (let offset = run.start - (run.start % PAGE_SIZE); offset < run.end; ) {
+    for (let offset = run.start - (run.start % PAGE_SIZE); offset < run.end;) {
       const leafStart = offset - (offset % LEAF_SIZE);
       const mask = manifest.mask(leafStart / LEAF_SIZE);
       if (mask === 0xffff) {

@@ -1,9 +1,27 @@
-import { closeSync, constants, fchmodSync, fstatSync, ftruncateSync, lstatSync, openSync, renameSync, unlinkSync } from 'node:fs';
+import {
+  closeSync,
+  constants,
+  fchmodSync,
+  fstatSync,
+  ftruncateSync,
+  lstatSync,
+  openSync,
+  renameSync,
+  unlinkSync,
+} from 'node:fs';
 import { basename, dirname } from 'node:path';
 import { BallastError, ErrorCode, systemCode } from '@ballast/shared/errors';
 import { renameNoReplace, tryLock } from '@ballast/shared/memory';
 import { Outcome, type Destination } from './destination.js';
-import { allocatedBytes, checkRoom, filesystemOf, storeFor, syncFile, syncFolderOf, type Filesystem } from './filesystem.js';
+import {
+  allocatedBytes,
+  checkRoom,
+  filesystemOf,
+  storeFor,
+  syncFile,
+  syncFolderOf,
+  type Filesystem,
+} from './filesystem.js';
 import { writeFailed, type RegionStore } from './region-store.js';
 
 /** The name under which FILE is built. */
@@ -78,7 +96,9 @@ export class PartialFiles implements Destination {
   }
 
   async sync(): Promise<void> {
-    await Promise.all(this.#files.filter((file) => !file.filesystem.volatile).map((file) => syncFile(file.fd, file.partial)));
+    await Promise.all(
+      this.#files.filter((file) => !file.filesystem.volatile).map((file) => syncFile(file.fd, file.partial)),
+    );
   }
 
   /** All names or none: when one cannot be given, those given before it are taken back. */
@@ -127,10 +147,16 @@ export function checkFinalNames(paths: readonly string[], force: boolean): void 
       throw new BallastError(ErrorCode.BAD_FILE, `${path} is a directory; expected the name of the file to make`);
     }
     if (stat !== undefined && !force) {
-      throw new BallastError(ErrorCode.EXISTS, `${path} exists already; remove it, choose another name, or replace it with --force`);
+      throw new BallastError(
+        ErrorCode.EXISTS,
+        `${path} exists already; remove it, choose another name, or replace it with --force`,
+      );
     }
     if (lstatSync(dirname(path), { throwIfNoEntry: false }) === undefined) {
-      throw new BallastError(ErrorCode.NOT_FOUND, `the folder ${dirname(path)} does not exist; create it, or choose another`);
+      throw new BallastError(
+        ErrorCode.NOT_FOUND,
+        `the folder ${dirname(path)} does not exist; create it, or choose another`,
+      );
     }
   }
 }
@@ -166,7 +192,10 @@ function createLocked(partial: string): number {
         throw new BallastError(ErrorCode.BAD_FILE, `${partial} is not a regular file of this user alone; remove it`);
       }
       if (!tryLock(fd)) {
-        throw new BallastError(ErrorCode.BUSY, `another receiver is writing ${partial}; wait for it, or choose another name`);
+        throw new BallastError(
+          ErrorCode.BUSY,
+          `another receiver is writing ${partial}; wait for it, or choose another name`,
+        );
       }
       if (lstatSync(partial, { throwIfNoEntry: false })?.ino === stat.ino) return fd;
     } catch (error) {
@@ -183,7 +212,11 @@ function openNew(partial: string): number {
     return openSync(partial, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW | constants.O_NONBLOCK, 0o600);
   } catch (error) {
     if (systemCode(error) === 'ELOOP') {
-      throw new BallastError(ErrorCode.BAD_FILE, `${partial} is a symbolic link; remove it: the file is never written through one`, { cause: error });
+      throw new BallastError(
+        ErrorCode.BAD_FILE,
+        `${partial} is a symbolic link; remove it: the file is never written through one`,
+        { cause: error },
+      );
     }
     throw writeFailed(partial, 0, error);
   }
@@ -195,7 +228,9 @@ function nameFile(partial: string, path: string, force: boolean): void {
     else renameNoReplace(partial, path);
   } catch (error) {
     if (systemCode(error) === 'EEXIST') {
-      throw new BallastError(ErrorCode.EXISTS, `${path} appeared while the memory was received; it was left as it is`, { cause: error });
+      throw new BallastError(ErrorCode.EXISTS, `${path} appeared while the memory was received; it was left as it is`, {
+        cause: error,
+      });
     }
     throw writeFailed(path, 0, error);
   }

@@ -54,7 +54,7 @@ export class PositionalStore implements RegionStore {
 
   write(offset: number, from: Buffer): void {
     try {
-      for (let done = 0; done < from.length; ) {
+      for (let done = 0; done < from.length;) {
         done += writeSync(this.#fd, from, done, from.length - done, offset + done);
       }
     } catch (error) {
@@ -75,7 +75,8 @@ export class PositionalStore implements RegionStore {
       if (this.#copiesInKernel && copyRange(source.fd, this.#fd, offset, length) === length) return;
     } catch (error) {
       const code = systemCode(error);
-      if (code !== 'EXDEV' && code !== 'EINVAL' && code !== 'EOPNOTSUPP' && code !== 'ENOSYS') throw writeFailed(this.#path, offset, error);
+      if (code !== 'EXDEV' && code !== 'EINVAL' && code !== 'EOPNOTSUPP' && code !== 'ENOSYS')
+        throw writeFailed(this.#path, offset, error);
       this.#copiesInKernel = false;
     }
     const bytes = Buffer.allocUnsafe(length);
@@ -101,20 +102,22 @@ export class PositionalStore implements RegionStore {
   /** For filesystems that cannot punch: the range reads right, and keeps its blocks. */
   #writeZeros(start: number, end: number): void {
     const zeros = Buffer.alloc(Math.min(end - start, 1 << 20));
-    for (let at = start; at < end; at += zeros.length) this.write(at, zeros.subarray(0, Math.min(zeros.length, end - at)));
+    for (let at = start; at < end; at += zeros.length)
+      this.write(at, zeros.subarray(0, Math.min(zeros.length, end - at)));
   }
 }
 
 /** @throws BallastError READ when the system refuses, or the file ends before `into` is full */
 export function readFully(fd: number, path: string, offset: number, into: Buffer): void {
-  for (let done = 0; done < into.length; ) {
+  for (let done = 0; done < into.length;) {
     let count: number;
     try {
       count = readSync(fd, into, done, into.length - done, offset + done);
     } catch (error) {
       throw readFailed(path, offset + done, error);
     }
-    if (count === 0) throw new BallastError(ErrorCode.READ, `${path} ended at offset ${offset + done}: someone made it shorter`);
+    if (count === 0)
+      throw new BallastError(ErrorCode.READ, `${path} ended at offset ${offset + done}: someone made it shorter`);
     done += count;
   }
 }
@@ -132,16 +135,33 @@ export function nextDataOf(fd: number, path: string, offset: number, bytes: numb
 }
 
 function readFailed(path: string, offset: number, error: unknown): BallastError {
-  return new BallastError(ErrorCode.READ, `${path} cannot be read back at offset ${offset} (${systemCode(error) ?? 'unknown error'})`, { cause: error });
+  return new BallastError(
+    ErrorCode.READ,
+    `${path} cannot be read back at offset ${offset} (${systemCode(error) ?? 'unknown error'})`,
+    { cause: error },
+  );
 }
 
 export function writeFailed(path: string, offset: number, error: unknown): BallastError {
   const code = systemCode(error);
   if (code === 'ENOSPC' || code === 'EDQUOT' || code === 'EFBIG') {
-    const what = code === 'EDQUOT' ? 'the quota is used up' : code === 'EFBIG' ? 'the file may not grow so large' : 'the filesystem is full';
-    return new BallastError(ErrorCode.NO_SPACE, `${path} cannot be written at offset ${offset}: ${what}; make room there, or choose another folder`, {
-      cause: error,
-    });
+    const what =
+      code === 'EDQUOT'
+        ? 'the quota is used up'
+        : code === 'EFBIG'
+          ? 'the file may not grow so large'
+          : 'the filesystem is full';
+    return new BallastError(
+      ErrorCode.NO_SPACE,
+      `${path} cannot be written at offset ${offset}: ${what}; make room there, or choose another folder`,
+      {
+        cause: error,
+      },
+    );
   }
-  return new BallastError(ErrorCode.WRITE, `${path} cannot be written at offset ${offset} (${code ?? 'unknown error'})`, { cause: error });
+  return new BallastError(
+    ErrorCode.WRITE,
+    `${path} cannot be written at offset ${offset} (${code ?? 'unknown error'})`,
+    { cause: error },
+  );
 }

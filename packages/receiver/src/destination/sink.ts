@@ -4,27 +4,25 @@ import type { RegionStore } from './region-store.js';
 
 /** Keeps nothing: what arrives is verified and forgotten. For trials of a link or of a source. */
 export function sink(regionBytes: readonly number[]): Destination {
-  const stores = regionBytes.map(
-    (bytes): RegionStore => ({
-      bytes,
-      write() {
-        // Forgotten.
-      },
-      read() {
-        throw new BallastError(ErrorCode.INTERNAL, 'a sink holds nothing that could be read back');
-      },
-      nextData: () => undefined,
-      copyFrom() {
-        // Forgotten, too.
-      },
-      release() {
-        // Nothing is held.
-      },
-      close() {
-        // Nothing is open.
-      },
-    }),
-  );
+  const stores = regionBytes.map((bytes): RegionStore => ({
+    bytes,
+    write() {
+      // Forgotten.
+    },
+    read() {
+      throw new BallastError(ErrorCode.INTERNAL, 'a sink holds nothing that could be read back');
+    },
+    nextData: () => undefined,
+    copyFrom() {
+      // Forgotten, too.
+    },
+    release() {
+      // Nothing is held.
+    },
+    close() {
+      // Nothing is open.
+    },
+  }));
   return {
     stores,
     readsBack: false,

@@ -9,7 +9,10 @@ interface DigestCliOptions extends CommonOptions {
 }
 
 /** `ballast-send digest FILE…` */
-export async function runDigest({ balloon, read }: DigestCliOptions, { args: files, output, signal }: ActionContext): Promise<void> {
+export async function runDigest(
+  { balloon, read }: DigestCliOptions,
+  { args: files, output, signal }: ActionContext,
+): Promise<void> {
   const digest = await digestMemory({ files, signal, ...(read && { read }), ...(balloon && { balloon }) });
   output.event({ event: 'digest', ...digest });
   output.print(digest.root);

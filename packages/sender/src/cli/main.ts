@@ -19,10 +19,30 @@ export async function main(argv: readonly string[]): Promise<number> {
       .argument('[FILE...]', 'memory files of one guest, in the same order as on the other side')
       .option('--to <HOST:PORT>', 'where ballast-receive listens', (text: string) => parseAddress(text, 1))
       .addOption(balloonOption())
-      .addOption(new Option('--strategy <NAME>', 'how pages that need not be sent are found and announced').choices(STRATEGY_NAMES).default('bitmap'))
+      .addOption(
+        new Option('--strategy <NAME>', 'how pages that need not be sent are found and announced')
+          .choices(STRATEGY_NAMES)
+          .default('bitmap'),
+      )
       .addOption(readOption())
       .option('--check-source', 'read the source again at the end, and fail if it changed')
-      .option('--timeout <SECONDS>', 'give up when the receiver is silent for so long', (text: string) => parseSeconds(text, 1), 30)
+      .option(
+        '--timeout <SECONDS>',
+        'give up when the receiver is silent for so long',
+        (text: string) => parseSeconds(text, 1),
+        30,
+      )
+      .option(
+        '--retry <SECONDS>',
+        'keep trying for so long when the connection breaks; 0 for never',
+        (text: string) => parseSeconds(text),
+        60,
+      )
+      .option('--tls-dir <DIR>', 'TLS 1.3 with ca-cert.pem, client-cert.pem and client-key.pem of DIR')
+      .option(
+        '--tls-hostname <NAME>',
+        "the name that the receiver's certificate must be for (default: the host of --to)",
+      )
       .option('--report <FILE.json>', 'write the result to a file, too')
       .action(bind(runSend));
 
@@ -49,7 +69,7 @@ export async function main(argv: readonly string[]): Promise<number> {
 
 const EXAMPLES = `
 Examples:
-  ballast-send guest.mem --to host-b:7700
+  ballast-send guest.mem --to host-b:7700 --tls-dir /etc/pki/qemu
   ballast-send guest.mem --to host-b:7700 --balloon holes --balloon bitmap:balloon.bits
   ballast-send map guest.mem
   ballast-send digest guest.mem
@@ -60,10 +80,12 @@ function balloonOption(): Option {
   return new Option(
     '--balloon <MAP>',
     'where the balloon map comes from: auto, none, holes, bitmap:FILE or map:FILE; more than once for the union, N:… for the N-th of several files (default: auto)',
-  ).argParser((text, previous: readonly BalloonOrigin[] | undefined) => [...(previous ?? []), parseBalloonOrigin(text)]);
+  ).argParser((text, previous: readonly BalloonOrigin[] | undefined) => [
+    ...(previous ?? []),
+    parseBalloonOrigin(text),
+  ]);
 }
 
 function readOption(): Option {
   return new Option('--read <HOW>', 'how the memory file is read (default: pread)').choices(Object.values(ReadMethod));
 }
-

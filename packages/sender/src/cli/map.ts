@@ -1,5 +1,12 @@
 import { writeFileSync } from 'node:fs';
-import { MemoryCells, pictureCapacity, renderMemoryPicture, terminalStyle, type ActionContext, type CommonOptions } from '@ballast/shared/cli';
+import {
+  MemoryCells,
+  pictureCapacity,
+  renderMemoryPicture,
+  terminalStyle,
+  type ActionContext,
+  type CommonOptions,
+} from '@ballast/shared/cli';
 import { BallastError, ErrorCode, systemCode } from '@ballast/shared/errors';
 import { encodeBalloonBitmap } from '@ballast/shared/memory';
 import type { BalloonOrigin } from '../balloon/balloon-map.js';
@@ -13,7 +20,10 @@ interface MapCliOptions extends CommonOptions {
 }
 
 /** `ballast-send map FILE` */
-export async function runMap({ balloon, read, saveBitmap }: MapCliOptions, { args: files, output, signal }: ActionContext): Promise<void> {
+export async function runMap(
+  { balloon, read, saveBitmap }: MapCliOptions,
+  { args: files, output, signal }: ActionContext,
+): Promise<void> {
   for (const region of await mapMemory({ files, signal, ...(read && { read }), ...(balloon && { balloon }) })) {
     if (saveBitmap !== undefined) writeBitmap(saveBitmap, region);
     const { path, memoryBytes, dataBytes, zeroBytes, freeBytes } = region;
@@ -32,7 +42,9 @@ export async function runMap({ balloon, read, saveBitmap }: MapCliOptions, { arg
 
 /** All runs of pages by address, in bytes. */
 function extentsOf({ data, zero, free }: RegionMap): { start: number; length: number; kind: string }[] {
-  const runs = Object.entries({ data, zero, free }).flatMap(([kind, extents]) => [...extents].map(({ start, end }) => ({ start, length: end - start, kind })));
+  const runs = Object.entries({ data, zero, free }).flatMap(([kind, extents]) =>
+    [...extents].map(({ start, end }) => ({ start, length: end - start, kind })),
+  );
   return runs.sort((a, b) => a.start - b.start);
 }
 
@@ -49,6 +61,10 @@ function writeBitmap(path: string, { free, memoryBytes }: RegionMap): void {
   try {
     writeFileSync(path, encodeBalloonBitmap(free, memoryBytes));
   } catch (error) {
-    throw new BallastError(ErrorCode.WRITE, `the bitmap ${path} cannot be written (${systemCode(error) ?? 'unknown error'})`, { cause: error });
+    throw new BallastError(
+      ErrorCode.WRITE,
+      `the bitmap ${path} cannot be written (${systemCode(error) ?? 'unknown error'})`,
+      { cause: error },
+    );
   }
 }

@@ -14,20 +14,38 @@ interface SendCliOptions extends CommonOptions {
   readonly read?: ReadMethod;
   readonly checkSource?: boolean;
   readonly timeout: number;
+  readonly retry: number;
+  readonly tlsDir?: string;
+  readonly tlsHostname?: string;
   readonly report?: string;
 }
 
 /** `ballast-send FILE… --to HOST:PORT` */
 export async function runSend(options: SendCliOptions, { args: files, output, signal }: ActionContext): Promise<void> {
-  const { to, report } = options;
-  if (files.length === 0) throw new BallastError(ErrorCode.USAGE, 'no memory file was given; expected ballast-send FILE --to HOST:PORT');
-  if (to === undefined) throw new BallastError(ErrorCode.USAGE, 'it is not said where to; add --to HOST:PORT of the waiting ballast-receive');
+  const { to, report, tlsDir, tlsHostname } = options;
+  if (files.length === 0)
+    throw new BallastError(ErrorCode.USAGE, 'no memory file was given; expected ballast-send FILE --to HOST:PORT');
+  if (to === undefined)
+    throw new BallastError(
+      ErrorCode.USAGE,
+      'it is not said where to; add --to HOST:PORT of the waiting ballast-receive',
+    );
+  if (tlsHostname !== undefined && tlsDir === undefined) {
+    throw new BallastError(
+      ErrorCode.USAGE,
+      '--tls-hostname names a certificate, and without --tls-dir there is none; add --tls-dir',
+    );
+  }
   const result = await sendMemory({
     files,
     to,
     strategy: options.strategy,
     checkSource: options.checkSource ?? false,
     timeoutMs: options.timeout * 1000,
+    retryMs: options.retry * 1000,
+    ...(tlsDir === undefined
+      ? {}
+      : { tls: { directory: tlsDir, ...(tlsHostname === undefined ? {} : { hostname: tlsHostname }) } }),
     signal,
     ...(options.read === undefined ? {} : { read: options.read }),
     ...(options.balloon === undefined ? {} : { balloon: options.balloon }),
@@ -35,9 +53,12 @@ export async function runSend(options: SendCliOptions, { args: files, output, si
       output.event(event);
       if (event.event === 'progress') output.progress(event);
       else if (event.event === 'warning') output.warn(event.message);
+      else if (event.event === 'retry') output.warn(`${event.message}; trying again in ${event.inSeconds} s`);
     },
   });
-  output.note(describeResult(`sent ${files.map((file) => printable(file, 200)).join(', ')} to ${formatAddress(to)}`, result));
+  output.done(
+    describeResult(`sent ${files.map((file) => printable(file, 200)).join(', ')} to ${formatAddress(to)}`, result),
+  );
   if (report !== undefined) writeReport(report, result);
 }
 

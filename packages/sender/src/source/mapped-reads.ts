@@ -43,7 +43,7 @@ export function mappedReads(fd: number, path: string, bytes: number): PageReads 
     read(into, offset) {
       const size = fstatSync(fd).size;
       if (size < offset + into.length) throw endedEarly(path, size);
-      for (let done = 0; done < into.length; ) {
+      for (let done = 0; done < into.length;) {
         const position = offset + done;
         const run = runAt(position, into.length - done);
         if (run.isHole) {

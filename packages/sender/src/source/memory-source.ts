@@ -115,9 +115,13 @@ function openForReading(path: string): number {
     if (code === 'ENOENT') {
       throw new BallastError(ErrorCode.NOT_FOUND, `${path} does not exist; expected a memory file`, { cause: error });
     }
-    throw new BallastError(ErrorCode.READ, `${path} cannot be opened for reading (${code ?? 'unknown error'}); check its permissions`, {
-      cause: error,
-    });
+    throw new BallastError(
+      ErrorCode.READ,
+      `${path} cannot be opened for reading (${code ?? 'unknown error'}); check its permissions`,
+      {
+        cause: error,
+      },
+    );
   }
 }
 
@@ -136,7 +140,11 @@ export function endedEarly(path: string, offset: number): BallastError {
 }
 
 export function readFailed(path: string, offset: number, error: unknown): BallastError {
-  return new BallastError(ErrorCode.READ, `${path} cannot be read at offset ${offset} (${systemCode(error) ?? 'unknown error'})`, {
-    cause: error,
-  });
+  return new BallastError(
+    ErrorCode.READ,
+    `${path} cannot be read at offset ${offset} (${systemCode(error) ?? 'unknown error'})`,
+    {
+      cause: error,
+    },
+  );
 }

@@ -5,7 +5,7 @@ import { endedEarly, readFailed, type PageReads } from './memory-source.js';
 export function positionalReads(fd: number, path: string): PageReads {
   return {
     read(into, offset) {
-      for (let done = 0; done < into.length; ) {
+      for (let done = 0; done < into.length;) {
         let count: number;
         try {
           count = readSync(fd, into, done, into.length - done, offset + done);

@@ -2,7 +2,7 @@ import type { TransferResult } from '../events.js';
 import { formatBytes, formatCount, formatDuration, formatRate } from './units.js';
 
 /** A result in a few lines for people. */
-export function describeResult(what: string, result: TransferResult): string {
+export function describeResult(what: string, result: TransferResult): string[] {
   const { dataBytes, zeroBytes, freeBytes, wireBytes, seconds } = result;
   const announced = [
     result.whiteouts > 0 ? `${formatCount(result.whiteouts)} whiteouts` : '',
@@ -13,5 +13,5 @@ export function describeResult(what: string, result: TransferResult): string {
     `  memory ${formatBytes(result.memoryBytes)}: ${formatBytes(dataBytes)} data, ${formatBytes(zeroBytes)} zero, ${formatBytes(freeBytes)} free`,
     `  wire   ${formatBytes(wireBytes)}${announced.length > 0 ? `, with ${announced.join(' and ')}` : ''}; ${formatCount(result.scannedPages)} pages scanned`,
     `  root   ${result.root}`,
-  ].join('\n');
+  ];
 }

@@ -97,7 +97,7 @@ export class ExtentSet implements Iterable<Extent> {
     if (this.count === 0) return other;
     if (other.count === 0) return this;
     const builder = new ExtentSetBuilder();
-    for (let i = 0, j = 0; i < this.count || j < other.count; ) {
+    for (let i = 0, j = 0; i < this.count || j < other.count;) {
       const takeThis = j >= other.count || (i < this.count && this.start(i) <= other.start(j));
       if (takeThis) builder.add(this.start(i), this.end(i++));
       else builder.add(other.start(j), other.end(j++));
@@ -107,7 +107,7 @@ export class ExtentSet implements Iterable<Extent> {
 
   intersect(other: ExtentSet): ExtentSet {
     const builder = new ExtentSetBuilder();
-    for (let i = 0, j = 0; i < this.count && j < other.count; ) {
+    for (let i = 0, j = 0; i < this.count && j < other.count;) {
       builder.add(Math.max(this.start(i), other.start(j)), Math.min(this.end(i), other.end(j)));
       if (this.end(i) < other.end(j)) i++;
       else j++;

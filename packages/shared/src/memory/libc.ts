@@ -23,10 +23,24 @@ const RENAME_NOREPLACE = 1;
 
 type LseekCall = (fd: number, offset: number, whence: number) => number;
 type FallocateCall = (fd: number, mode: number, offset: number, length: number) => number;
-type MmapCall = (address: null, length: number, prot: number, flags: number, fd: number, offset: number) => bigint | null;
+type MmapCall = (
+  address: null,
+  length: number,
+  prot: number,
+  flags: number,
+  fd: number,
+  offset: number,
+) => bigint | null;
 type MunmapCall = (address: bigint, length: number) => number;
 type FlockCall = (fd: number, operation: number) => number;
-type CopyRangeCall = (fromFd: number, from: [number], toFd: number, to: [number], length: number, flags: number) => number;
+type CopyRangeCall = (
+  fromFd: number,
+  from: [number],
+  toFd: number,
+  to: [number],
+  length: number,
+  flags: number,
+) => number;
 type RenameCall = (fromDir: number, from: string, toDir: number, to: string, flags: number) => number;
 
 const lseek = libc.func('int64_t lseek(int fd, int64_t offset, int whence)') as LseekCall;

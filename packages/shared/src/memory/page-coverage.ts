@@ -42,7 +42,7 @@ export class PageCoverage {
    */
   cover(start: number, end: number): boolean {
     if (start < 0 || end > this.pages || start >= end) return false;
-    for (let page = start; page < end; ) {
+    for (let page = start; page < end;) {
       const index = Math.floor(page / BLOCK_PAGES);
       const from = page - index * BLOCK_PAGES;
       const to = Math.min(end - index * BLOCK_PAGES, BLOCK_PAGES);
@@ -79,7 +79,7 @@ export class PageCoverage {
 
   /** The first page that was not told about, or undefined when all were. */
   firstUncovered(): number | undefined {
-    for (let page = 0; page < this.pages; ) {
+    for (let page = 0; page < this.pages;) {
       const index = Math.floor(page / BLOCK_PAGES);
       const block = this.#blocks.get(index);
       if (block === undefined) return page;
@@ -111,7 +111,7 @@ export class PageCoverage {
   #setBits(index: number, found: Block | undefined, from: number, to: number): boolean {
     if (found === FULL) return false;
     const block = this.#blockAt(index);
-    for (let bit = from; bit < to; ) {
+    for (let bit = from; bit < to;) {
       const word = bit >>> 5;
       const low = bit & 31;
       const count = Math.min(32 - low, to - bit);

@@ -23,10 +23,16 @@ export function leafCount(bytes: number): number {
  */
 export function checkRegionSize(bytes: number, name: string): void {
   if (bytes === 0) {
-    throw new BallastError(ErrorCode.BAD_FILE, `${name} is empty; expected a memory file of at least one ${PAGE_SIZE}-byte page`);
+    throw new BallastError(
+      ErrorCode.BAD_FILE,
+      `${name} is empty; expected a memory file of at least one ${PAGE_SIZE}-byte page`,
+    );
   }
   if (!Number.isSafeInteger(bytes) || bytes < 0 || bytes > MAX_REGION_BYTES) {
-    throw new BallastError(ErrorCode.BAD_FILE, `${name} has ${bytes} bytes; a memory file may have at most ${MAX_REGION_BYTES} (64 TiB)`);
+    throw new BallastError(
+      ErrorCode.BAD_FILE,
+      `${name} has ${bytes} bytes; a memory file may have at most ${MAX_REGION_BYTES} (64 TiB)`,
+    );
   }
   if (bytes % PAGE_SIZE !== 0) {
     throw new BallastError(

@@ -3,7 +3,14 @@ import * as v from 'valibot';
 import { BallastError, ErrorCode } from '../errors.js';
 import { MAX_REGION_BYTES, PAGE_SIZE } from '../memory/page.js';
 import { DIGEST_SIZE } from '../integrity/digest.js';
-import { FrameType, MAX_MESSAGE_LENGTH, MAX_PAYLOAD, MAX_REGIONS, MAX_RESEND_LEAVES, SESSION_SIZE } from './constants.js';
+import {
+  FrameType,
+  MAX_MESSAGE_LENGTH,
+  MAX_PAYLOAD,
+  MAX_REGIONS,
+  MAX_RESEND_LEAVES,
+  SESSION_SIZE,
+} from './constants.js';
 
 /** How the sender announces pages that need not be sent: which frames a stream may hold. */
 export const Dialect = {
@@ -58,7 +65,10 @@ const controlSchema = v.variant('kind', [
       v.array(regionSize),
       v.minLength(1),
       v.maxLength(MAX_REGIONS),
-      v.check((sizes) => sizes.reduce((sum, size) => sum + size, 0) <= MAX_REGION_BYTES, 'must be 64 TiB or less in all'),
+      v.check(
+        (sizes) => sizes.reduce((sum, size) => sum + size, 0) <= MAX_REGION_BYTES,
+        'must be 64 TiB or less in all',
+      ),
     ),
     dialect: v.picklist(Object.values(Dialect)),
     /** At most this many bytes of pages will be sent: what the destination may need. */
@@ -101,7 +111,10 @@ const packr = new Packr({ useRecords: false, mapsAsObjects: true, int64AsType: '
 export function encodeControl(message: ControlMessage): Buffer {
   const payload = packr.pack(message);
   if (payload.length > MAX_PAYLOAD[FrameType.control]) {
-    throw new BallastError(ErrorCode.INTERNAL, `a ${message.kind} message of ${payload.length} bytes does not fit a control frame`);
+    throw new BallastError(
+      ErrorCode.INTERNAL,
+      `a ${message.kind} message of ${payload.length} bytes does not fit a control frame`,
+    );
   }
   return payload;
 }
@@ -115,7 +128,9 @@ export function decodeControl(payload: Buffer): ControlMessage {
   try {
     value = packr.unpack(payload);
   } catch (error) {
-    throw new BallastError(ErrorCode.PROTOCOL, 'the peer sent a control message that is not MessagePack', { cause: error });
+    throw new BallastError(ErrorCode.PROTOCOL, 'the peer sent a control message that is not MessagePack', {
+      cause: error,
+    });
   }
   const parsed = v.safeParse(controlSchema, value);
   if (!parsed.success) {

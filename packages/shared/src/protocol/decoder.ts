@@ -41,7 +41,9 @@ export class FrameDecoder {
    * has recycled. So it never stops inside a frame, and `target` is a place that stays right while it waits.
    */
   get canTake(): boolean {
-    return this.#stage !== Stage.header || this.#filled > 0 || this.#spare.length > 0 || this.#allocated < SPARE_BUFFERS;
+    return (
+      this.#stage !== Stage.header || this.#filled > 0 || this.#spare.length > 0 || this.#allocated < SPARE_BUFFERS
+    );
   }
 
   /** Where the next bytes belong: never empty, unless `advance` has thrown. */
@@ -75,7 +77,8 @@ export class FrameDecoder {
         else this.#beginPayload(this.#header);
         return;
       case Stage.payload:
-        if (this.#header !== undefined && this.#filled === this.#header.length) this.#finish(this.#header, this.#payload);
+        if (this.#header !== undefined && this.#filled === this.#header.length)
+          this.#finish(this.#header, this.#payload);
         return;
     }
   }
@@ -116,7 +119,10 @@ export class FrameDecoder {
     const letters = PREAMBLE.length - 1;
     const same = Math.min(this.#filled, letters);
     if (this.#head.compare(PREAMBLE, 0, same, 0, same) !== 0) {
-      throw new BallastError(ErrorCode.VERSION, `the peer does not speak Ballast's protocol: ${describeStranger(this.#head.subarray(0, this.#filled))}`);
+      throw new BallastError(
+        ErrorCode.VERSION,
+        `the peer does not speak Ballast's protocol: ${describeStranger(this.#head.subarray(0, this.#filled))}`,
+      );
     }
     if (this.#filled === PREAMBLE.length && this.#head[letters] !== PREAMBLE[letters]) {
       throw new BallastError(

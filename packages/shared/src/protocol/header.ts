@@ -70,7 +70,8 @@ export function decodeHeader(bytes: Buffer, expectedSequence: number): FrameHead
     );
   }
   if (!isFrameType(type)) throw new BallastError(ErrorCode.PROTOCOL, `the peer sent a frame of unknown type ${type}`);
-  if (bytes[1] !== 0) throw new BallastError(ErrorCode.PROTOCOL, `the peer sent a frame with unknown flags ${bytes[1]}`);
+  if (bytes[1] !== 0)
+    throw new BallastError(ErrorCode.PROTOCOL, `the peer sent a frame with unknown flags ${bytes[1]}`);
   if (length > MAX_PAYLOAD[type]) {
     throw new BallastError(
       ErrorCode.PROTOCOL,

@@ -96,7 +96,8 @@ export function decodeHoldings({ count, base }: FrameHeader, payload: Buffer, re
     const mask = payload.readUInt16LE(at + 4);
     const hintBytes = popCount(mask) * HINT_SIZE;
     if (leaf <= previous) throw malformed('do not ascend');
-    if (mask === 0 || leaf * LEAF_PAGES + 31 - Math.clz32(mask) >= pages) throw malformed('have pages beyond the region, or none');
+    if (mask === 0 || leaf * LEAF_PAGES + 31 - Math.clz32(mask) >= pages)
+      throw malformed('have pages beyond the region, or none');
     if (payload.readUInt16LE(at + 6) !== 0) throw malformed('set a field that must be zero');
     const hintsAt = at + RECORD_SIZE;
     if (hintsAt + hintBytes > payload.length) throw malformed('end inside the hints of a leaf');

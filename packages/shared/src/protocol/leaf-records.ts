@@ -83,10 +83,12 @@ export function decodeLeafRecords(header: FrameHeader, payload: Buffer, regionBy
     if (leaf <= previous) throw malformed('do not ascend');
     if (leaf >= leaves) throw malformed(`lie beyond the region: leaf ${leaf} of ${leaves}`);
     if (mask === 0) throw malformed(`hold no page: leaf ${leaf}`);
-    if (leaf * LEAF_PAGES + 31 - Math.clz32(mask) >= pages) throw malformed(`have pages beyond the region: leaf ${leaf}`);
+    if (leaf * LEAF_PAGES + 31 - Math.clz32(mask) >= pages)
+      throw malformed(`have pages beyond the region: leaf ${leaf}`);
     if ((sent & ~mask) !== 0) throw malformed(`carry pages outside their mask: leaf ${leaf}`);
     if (payload.readUInt32LE(record + 12) !== 0) throw malformed('set a field that must be zero');
-    if (stored !== popCount(sent) * PAGE_SIZE) throw malformed(`carry ${stored} bytes for ${popCount(sent)} pages: leaf ${leaf}`);
+    if (stored !== popCount(sent) * PAGE_SIZE)
+      throw malformed(`carry ${stored} bytes for ${popCount(sent)} pages: leaf ${leaf}`);
     if (at + stored > payload.length) throw malformed('end inside their pages');
     records.push({ leaf, mask, sent, stored, at, digest: payload.subarray(record + 16, record + 16 + DIGEST_SIZE) });
     at += stored;

@@ -21,7 +21,10 @@ export function parseAddress(text: string, lowestPort: 0 | 1): Address {
   const port = Number(match?.[3] ?? DEFAULT_PORT);
   if (host === undefined || (match?.[1] !== undefined && isIP(host) !== 6) || /\s/.test(host)) {
     const hint = isIP(text) === 6 ? `; write an IPv6 address in brackets: [${text}]:${DEFAULT_PORT}` : '';
-    throw new BallastError(ErrorCode.USAGE, `'${text}' is no address; expected HOST:PORT, such as host-b:${DEFAULT_PORT}${hint}`);
+    throw new BallastError(
+      ErrorCode.USAGE,
+      `'${text}' is no address; expected HOST:PORT, such as host-b:${DEFAULT_PORT}${hint}`,
+    );
   }
   if (port < lowestPort || port > 65535) {
     throw new BallastError(ErrorCode.USAGE, `'${text}' has port ${port}; expected ${lowestPort} to 65535`);
@@ -36,5 +39,10 @@ export function formatAddress({ host, port }: Address): string {
 
 /** Whether nothing but this machine can reach the address. Names other than localhost count as reachable. */
 export function isLoopback(host: string): boolean {
-  return host === 'localhost' || host === '::1' || (isIP(host) === 4 && host.startsWith('127.')) || /^::ffff:127\./i.test(host);
+  return (
+    host === 'localhost' ||
+    host === '::1' ||
+    (isIP(host) === 4 && host.startsWith('127.')) ||
+    /^::ffff:127\./i.test(host)
+  );
 }

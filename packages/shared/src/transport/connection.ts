@@ -2,7 +2,6 @@ import type { Socket } from 'node:net';
 import { crc32 } from 'node:zlib';
 import { BallastError, ErrorCode, isErrorCode, systemCode } from '../errors.js';
 import {
-  FrameDecoder,
   FrameType,
   PREAMBLE,
   decodeControl,
@@ -12,7 +11,9 @@ import {
   type ControlMessage,
   type ControlOf,
   type Frame,
+  type FrameDecoder,
 } from '../protocol/index.js';
+import { explainHandshake } from './tls-identity.js';
 
 /** Bytes handed to the socket and not yet taken by the kernel, above which `send` waits. */
 const MAX_IN_FLIGHT = 4 << 20;
@@ -93,7 +94,7 @@ export class Connection {
     socket.setNoDelay(true);
     socket.setKeepAlive(true, Math.min(options.timeoutMs, 15_000));
     socket.on('error', (error) => {
-      this.fail(lost(this.peer, error));
+      this.fail(this.#lost(error));
     });
     socket.on('end', () => {
       this.#ended = true;
@@ -102,13 +103,16 @@ export class Connection {
     this.#closed = new Promise((resolve) => {
       socket.on('close', () => {
         clearInterval(this.#clock);
-        this.fail(lost(this.peer));
+        this.fail(this.#lost());
         resolve();
       });
     });
-    this.#clock = setInterval(() => {
-      this.#tick();
-    }, Math.max(20, options.timeoutMs / HEARTBEATS_PER_TIMEOUT / 2));
+    this.#clock = setInterval(
+      () => {
+        this.#tick();
+      },
+      Math.max(20, options.timeoutMs / HEARTBEATS_PER_TIMEOUT / 2),
+    );
     this.#write([PREAMBLE]);
   }
 
@@ -204,7 +208,7 @@ export class Connection {
         return incoming;
       }
       if (this.#failure !== undefined) throw this.#failure;
-      if (this.#ended) throw this.fail(lost(this.peer));
+      if (this.#ended) throw this.fail(this.#lost());
       await new Promise<void>((resolve) => {
         this.#wakeReader = resolve;
       });
@@ -218,10 +222,14 @@ export class Connection {
    */
   async expect<K extends ControlKind>(...kinds: readonly K[]): Promise<ControlOf<K>> {
     const { control, frame } = await this.next();
-    const isExpected = (message: ControlMessage): message is ControlOf<K> => (kinds as readonly string[]).includes(message.kind);
+    const isExpected = (message: ControlMessage): message is ControlOf<K> =>
+      (kinds as readonly string[]).includes(message.kind);
     if (control !== undefined && isExpected(control)) return control;
     const got = control === undefined ? `a frame of type ${frame.header.type}` : `'${control.kind}'`;
-    throw new BallastError(ErrorCode.PROTOCOL, `${this.peer} sent ${got} where ${kinds.map((kind) => `'${kind}'`).join(' or ')} was expected`);
+    throw new BallastError(
+      ErrorCode.PROTOCOL,
+      `${this.peer} sent ${got} where ${kinds.map((kind) => `'${kind}'`).join(' or ')} was expected`,
+    );
   }
 
   /** Makes every pending and later call throw `error`, unless an earlier failure is kept already. Returns the one kept. */
@@ -247,7 +255,10 @@ export class Connection {
     this.fail(reason);
     if (!this.#socket.destroyed && this.#socket.writable) {
       const { code } = reason;
-      this.#sendNow({ type: FrameType.control, checked: encodeControl({ kind: 'abort', code, message: reason.message.slice(0, 1024) }) });
+      this.#sendNow({
+        type: FrameType.control,
+        checked: encodeControl({ kind: 'abort', code, message: reason.message.slice(0, 1024) }),
+      });
     }
     await this.close();
   }
@@ -347,10 +358,28 @@ export class Connection {
     }
   }
 
+  #lost(cause?: Error): BallastError {
+    const handshake = cause && explainHandshake(cause);
+    if (handshake !== undefined)
+      return new BallastError(ErrorCode.TLS, `the connection to ${this.peer} ended: ${handshake}`, { cause });
+    const reason = cause === undefined ? 'it closed the connection' : (systemCode(cause) ?? cause.message);
+    // What a TLS listener does with a peer that does not speak TLS.
+    const silent = this.#bytesIn === 0 ? ', without a word; if it uses TLS, so must this side' : '';
+    return new BallastError(
+      ErrorCode.CONNECTION_LOST,
+      `the connection to ${this.peer} was lost before the transfer was complete (${reason}${silent})`,
+      { cause },
+    );
+  }
+
   /** Two ticks in a row must find silence, so that a loop that was busy for long does not blame the peer for it. */
   #tick(): void {
     const now = Date.now();
-    if (now - this.#lastOut >= this.#timeoutMs / HEARTBEATS_PER_TIMEOUT && this.#inFlight === 0 && this.#failure === undefined) {
+    if (
+      now - this.#lastOut >= this.#timeoutMs / HEARTBEATS_PER_TIMEOUT &&
+      this.#inFlight === 0 &&
+      this.#failure === undefined
+    ) {
       this.#sendNow({ type: FrameType.control, checked: encodeControl({ kind: 'heartbeat' }) });
     }
     if (now - this.#lastIn < this.#timeoutMs) return;
@@ -368,13 +397,7 @@ export class Connection {
   }
 }
 
-function lost(peer: string, cause?: Error): BallastError {
-  const reason = cause === undefined ? 'it closed the connection' : (systemCode(cause) ?? cause.message);
-  return new BallastError(ErrorCode.CONNECTION_LOST, `the connection to ${peer} was lost before the transfer was complete (${reason})`, { cause });
-}
-
 /** A peer's refuse or abort as an error of ours: its code where we know it, its words marked as its own. */
 function spokenBy(peer: string, { code, message }: { code: string; message: string }): BallastError {
   return new BallastError(isErrorCode(code) ? code : ErrorCode.PROTOCOL, `${peer} says: ${message}`);
 }
-

@@ -3,3 +3,6 @@ export type { Address } from './address.js';
 export { Connection } from './connection.js';
 export type { ConnectionOptions, Incoming, OutgoingFrame } from './connection.js';
 export { accept, byDataEvents, dial } from './reads.js';
+export type { TlsDialOptions } from './reads.js';
+export { certificateNames, explainHandshake, explainVerification, readTlsIdentity } from './tls-identity.js';
+export type { TlsSide } from './tls-identity.js';

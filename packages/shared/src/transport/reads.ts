@@ -1,6 +1,8 @@
-import { Socket, connect, type OnReadOpts } from 'node:net';
+import { Socket, connect, isIP, type OnReadOpts } from 'node:net';
+import { checkServerIdentity, connect as connectTls, type SecureContextOptions } from 'node:tls';
 import { FrameDecoder } from '../protocol/index.js';
 import { Connection, type ConnectionOptions } from './connection.js';
+import { certificateNames, explainVerification } from './tls-identity.js';
 
 /**
  * How bytes get from a socket into the decoder. Node's `onread` option lets the kernel write into a buffer of ours, so
@@ -27,11 +29,63 @@ class DirectReads {
   }
 }
 
-/** Connects. The socket is returned at once; listen to `connect` and `error`. */
-export function dial(host: string, port: number): { socket: Socket; start: (options: ConnectionOptions) => Connection } {
+/** How a connection that a side makes itself is to be secured. */
+export interface TlsDialOptions {
+  readonly identity: SecureContextOptions;
+  /** The name that the other side's certificate must be for; the host by default. */
+  readonly hostname?: string;
+}
+
+/** A connection in the making. */
+export interface Dialling {
+  readonly socket: Socket;
+  /** Event of the socket that says it is ready for `start`. */
+  readonly ready: 'connect' | 'secureConnect';
+  /** Makes a connection of it. */
+  readonly start: (options: ConnectionOptions) => Connection;
+  /** Why the other side is not whom we trust, in words; undefined when it is. To be asked when it is ready. */
+  readonly distrust: () => string | undefined;
+}
+
+/** Connects. The socket is returned at once; listen to its `ready` event and to `error`. */
+export function dial(host: string, port: number, tls?: TlsDialOptions): Dialling {
+  if (tls !== undefined) return dialTls(host, port, tls);
   const reads = new DirectReads();
   const socket = connect({ host, port, onread: reads.onread });
-  return { socket, start: (options) => reads.attach(new Connection(socket, reads.decoder, options)) };
+  return {
+    socket,
+    ready: 'connect',
+    start: (options) => reads.attach(new Connection(socket, reads.decoder, options)),
+    distrust: () => undefined,
+  };
+}
+
+/**
+ * The certificate is judged here and not by Node, which would close the connection without a word to the other side.
+ */
+function dialTls(host: string, port: number, { identity, hostname }: TlsDialOptions): Dialling {
+  const name = hostname ?? host;
+  const socket = connectTls({
+    host,
+    port,
+    ...identity,
+    ...(isIP(name) === 0 ? { servername: name } : {}),
+    checkServerIdentity: (_host, certificate) => checkServerIdentity(name, certificate),
+    rejectUnauthorized: false,
+  });
+  return {
+    socket,
+    ready: 'secureConnect',
+    start: (options) => byDataEvents(socket, options),
+    distrust() {
+      if (socket.authorized) return undefined;
+      // Typed as an error, but its code is what is there.
+      const reason = String(socket.authorizationError);
+      if (!reason.includes('ALTNAME')) return explainVerification(reason);
+      const names = certificateNames(socket.getPeerCertificate());
+      return `is for ${names.length === 0 ? 'no name' : names.join(', ')} and not for ${name}`;
+    },
+  };
 }
 
 /** Makes a connection of a socket that a server with `pauseOnConnect` has accepted. */
@@ -39,7 +93,9 @@ export function accept(accepted: Socket, options: ConnectionOptions): Connection
   const handle = detachHandle(accepted);
   if (handle === undefined) return byDataEvents(accepted, options);
   const reads = new DirectReads();
-  const socket = new Socket({ handle, onread: reads.onread, manualStart: true } as ConstructorParameters<typeof Socket>[0]);
+  const socket = new Socket({ handle, onread: reads.onread, manualStart: true } as ConstructorParameters<
+    typeof Socket
+  >[0]);
   const connection = reads.attach(new Connection(socket, reads.decoder, options));
   socket.resume();
   return connection;

@@ -1,0 +1,105 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { createSecureContext, type PeerCertificate, type SecureContextOptions } from 'node:tls';
+import { BallastError, ErrorCode, systemCode } from '../errors.js';
+
+/** Which side of the connection the certificate is for; it names the files. */
+export type TlsSide = 'server' | 'client';
+
+/**
+ * Who this side is and whom it trusts, as Node's TLS wants it: TLS 1.3 and nothing older.
+ * @param directory has ca-cert.pem, SIDE-cert.pem and SIDE-key.pem, the names that QEMU, libvirt and nbdkit use
+ * @throws BallastError TLS when a file is missing, unreadable or no certificate or key
+ */
+export function readTlsIdentity(directory: string, side: TlsSide): SecureContextOptions {
+  const identity: SecureContextOptions = {
+    ca: readPem(join(directory, 'ca-cert.pem')),
+    cert: readPem(join(directory, `${side}-cert.pem`)),
+    key: readPem(join(directory, `${side}-key.pem`)),
+    minVersion: 'TLSv1.3',
+  };
+  try {
+    createSecureContext(identity);
+  } catch (error) {
+    throw new BallastError(
+      ErrorCode.TLS,
+      `the TLS files of ${directory} do not work together (${error instanceof Error ? error.message : 'unknown reason'}); ${side}-key.pem must be the unencrypted key of ${side}-cert.pem`,
+      { cause: error },
+    );
+  }
+  return identity;
+}
+
+function readPem(path: string): Buffer {
+  try {
+    return readFileSync(path);
+  } catch (error) {
+    const code = systemCode(error);
+    const what = code === 'ENOENT' ? 'does not exist' : `cannot be read (${code ?? 'unknown error'})`;
+    throw new BallastError(
+      ErrorCode.TLS,
+      `${path} ${what}; --tls-dir expects ca-cert.pem, and a certificate and key for this side`,
+      { cause: error },
+    );
+  }
+}
+
+/** What a verification error of OpenSSL means, in words. */
+export function explainVerification(code: string): string {
+  switch (code) {
+    case 'CERT_HAS_EXPIRED':
+      return 'has expired';
+    case 'CERT_NOT_YET_VALID':
+      return 'is not valid yet (check the clocks)';
+    case 'DEPTH_ZERO_SELF_SIGNED_CERT':
+    case 'SELF_SIGNED_CERT_IN_CHAIN':
+    case 'UNABLE_TO_GET_ISSUER_CERT':
+    case 'UNABLE_TO_GET_ISSUER_CERT_LOCALLY':
+    case 'UNABLE_TO_VERIFY_LEAF_SIGNATURE':
+    case 'CERT_SIGNATURE_FAILURE':
+      return 'was not issued by the authority in ca-cert.pem of the side that checks it';
+    case 'INVALID_PURPOSE':
+      return 'was issued for another purpose (a server needs serverAuth, a client clientAuth)';
+    case 'CERT_REVOKED':
+      return 'was revoked';
+    default:
+      return `cannot be verified (${code})`;
+  }
+}
+
+/** What a failed handshake means, in words; undefined when it is no matter of TLS. */
+export function explainHandshake(error: Error): string | undefined {
+  const code = systemCode(error) ?? '';
+  if (code === 'ERR_TLS_CERT_ALTNAME_INVALID') return error.message;
+  if (code === 'ERR_SSL_HTTP_REQUEST') return 'the other side speaks HTTP';
+  if (
+    /ERR_SSL_(WRONG_VERSION_NUMBER|PACKET_LENGTH_TOO_LONG|UNKNOWN_PROTOCOL|BAD_RECORD_TYPE|RECORD_LAYER_FAILURE|UNEXPECTED_MESSAGE)/.test(
+      code,
+    )
+  ) {
+    return 'the other side does not speak TLS; give both sides the same TLS options';
+  }
+  if (/ERR_SSL_(UNSUPPORTED_PROTOCOL|TLSV1_ALERT_PROTOCOL_VERSION)/.test(code))
+    return 'the other side does not speak TLS 1.3';
+  if (/CERTIFICATE_REQUIRED/.test(code)) return 'the other side wants a certificate, and none was given';
+  if (/ALERT_(UNKNOWN_CA|BAD_CERTIFICATE|CERTIFICATE_EXPIRED|CERTIFICATE_UNKNOWN|DECRYPT_ERROR)/.test(code)) {
+    return `the other side refused this side's certificate (${code
+      .replace(/^ERR_SSL_\w*ALERT_/, '')
+      .toLowerCase()
+      .replaceAll('_', ' ')})`;
+  }
+  if (code.startsWith('ERR_SSL_')) return `the TLS handshake failed (${code})`;
+  return undefined;
+}
+
+/** The names that a certificate is for: its common name and its DNS names. */
+export function certificateNames(certificate: PeerCertificate): string[] {
+  const alternatives = (certificate.subjectaltname ?? '').split(', ').filter((name) => name.startsWith('DNS:'));
+  const { CN: common } = certificate.subject as { CN?: string | string[] };
+  return [
+    ...new Set([
+      ...(common === undefined ? [] : [common].flat()),
+      ...alternatives.map((name) => name.slice('DNS:'.length)),
+    ]),
+  ];
+}
