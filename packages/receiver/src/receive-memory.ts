@@ -111,7 +111,9 @@ async function receiveOne(listener: Listener, options: ReceiveOptions): Promise<
         return result;
       } catch (error) {
         const reason = BallastError.from(error);
-        if (!isRetryable(reason) || options.signal?.aborted === true) throw reason;
+        // Busy is a file of this side that another receiver has locked: no other connection gets past that.
+        const isOver = !isRetryable(reason) || reason.code === ErrorCode.BUSY;
+        if (isOver || options.signal?.aborted === true) throw reason;
         const { code, message } = reason;
         options.onEvent?.({ event: 'retry', code, message, attempt, inSeconds: 0 });
       }

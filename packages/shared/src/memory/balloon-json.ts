@@ -3,8 +3,8 @@ import { withBalloonFile, wholePages, type BalloonFile } from './balloon-file.js
 import { ExtentSet } from './extents.js';
 import { PAGE_SIZE } from './page.js';
 
-/** Bytes of JSON that are taken. Beyond this a bitmap is smaller, and V8 has no strings for it soon after. */
-const MAX_JSON_BYTES = 256 * 1024 * 1024;
+/** Bytes of JSON that are taken: about a million entries. Parsing takes five to ten times as much memory, a bitmap almost none. */
+const MAX_JSON_BYTES = 128 * 1024 * 1024;
 
 /** Which program wrote the map. */
 type Dialect = 'qemu-img' | 'nbdinfo';
@@ -12,7 +12,7 @@ type Dialect = 'qemu-img' | 'nbdinfo';
 const HOW_TO_MAKE_ONE = 'make it with `qemu-img map --output=json` or `nbdinfo --map --json`';
 
 /** What nbdinfo writes beside `type` where it was asked for another context than base:allocation, whose numbers mean something else. */
-const OTHER_CONTEXT = /^(?:unallocated|local|backing depth [0-9]+|clean|dirty)$/;
+const OTHER_CONTEXT = /^(?:absent|unallocated|local|backing depth [0-9]+|clean|dirty)$/;
 
 /** The entries of a map as columns, in the order of the file. */
 interface Entries {
