@@ -74,7 +74,7 @@ async function measure(options: Options): Promise<Results> {
   say(describeFolder(found));
   if (shrink !== asked) say(`There is little room: all sizes are divided by ${shrink}.`);
   try {
-    const command = `npm run bench --${quick ? ' --quick' : ''}${options.runs === undefined ? '' : ` --runs ${runs}`}`;
+    const command = commandOf(options);
     const machine = await describeMachine(options.node);
     const programs: Programs = { node: options.node, sendArgs: sendArg, receiveArgs: receiveArg };
     const warm = Math.min(wanted / shrink + GIB, folder.roomBytes);
@@ -96,6 +96,17 @@ async function measure(options: Options): Promise<Results> {
   } finally {
     folder.remove();
   }
+}
+
+/** The command that makes the same measurements again, but for what was chosen with --only. */
+function commandOf({ quick, runs, sendArg, receiveArg }: Options): string {
+  return [
+    'npm run bench --',
+    ...(quick ? ['--quick'] : []),
+    ...(runs === undefined ? [] : [`--runs ${runs}`]),
+    ...sendArg.map((argument) => `--send-arg=${argument}`),
+    ...receiveArg.map((argument) => `--receive-arg=${argument}`),
+  ].join(' ');
 }
 
 /** The least power of two, from what was asked on, by which the sizes must be divided to fit. */

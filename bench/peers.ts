@@ -99,7 +99,7 @@ export const iperf3: Peer = {
       await server.waitForLine((line) => (line.startsWith('Server listening') ? true : undefined), 'that it listens');
       const { lines } = await timed('iperf3', ['-c', HOST, '-p', `${port}`, '-t', '3', '-O', '1', '--json']);
       const rate = receivedBytesPerSecond(lines.join('\n'));
-      return { seconds: source.dataBytes / rate, wireBytes: source.dataBytes };
+      return { seconds: source.dataBytes / rate };
     } finally {
       await server.end();
     }

@@ -98,7 +98,22 @@ function tableOf(group: Group): Table {
   ]);
   const notes = [...group.rows.flatMap(rowNote), ...bystanderNote(group)];
   const { title, about, command } = group;
-  return { title, about, command, head: ['', ...columns.map(({ head }) => head)], rows, notes };
+  return {
+    title,
+    about,
+    command,
+    head: ['', ...columns.map(({ head }) => head)],
+    rows,
+    notes,
+    details: whatWasRun(group),
+  };
+}
+
+/** The commands behind the rows; rows that differ only in their file share one. */
+function whatWasRun({ rows }: Group): string[] {
+  const names = new Map<string, string[]>();
+  for (const { name, what } of rows) names.set(what, [...(names.get(what) ?? []), name]);
+  return [...names].map(([what, [first = '', ...more]]) => `${more.length === 0 ? first : `${first} …`}: \`${what}\``);
 }
 
 function rowNote({ name, status, note }: Row): string[] {

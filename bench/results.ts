@@ -16,9 +16,16 @@ export interface Results {
 
 /** Reads results that were written before. */
 export function parseResults(text: string): Results {
-  const value: unknown = JSON.parse(text);
+  const value = parseJson(text);
   const format = typeof value === 'object' && value !== null && 'format' in value ? value.format : undefined;
-  if (format !== 1)
-    throw new Error(`this is no result of the bench: expected "format": 1, found ${JSON.stringify(format)}`);
+  if (format !== 1) throw new Error('this is no result of the bench; expected a file that --out has written');
   return value as Results;
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
 }

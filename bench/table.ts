@@ -8,6 +8,8 @@ export interface Table {
   readonly head: readonly string[];
   readonly rows: readonly (readonly string[])[];
   readonly notes: readonly string[];
+  /** What stands only in a document, where there is room for it: Markdown, one item each. */
+  readonly details: readonly string[];
 }
 
 /** The table in columns of even width; the first column is text, the others are figures. */
@@ -25,9 +27,10 @@ export function toText({ head, rows }: Pick<Table, 'head' | 'rows'>): string {
 }
 
 /** The table as GitHub's Markdown has it, under a heading and with its command beside it. */
-export function toMarkdown({ title, about, command, head, rows, notes }: Table): string {
+export function toMarkdown({ title, about, command, head, rows, notes, details }: Table): string {
   const line = (cells: readonly string[]): string =>
     `| ${cells.map((cell) => cell.replaceAll('|', '\\|')).join(' | ')} |`;
+  const items = [...details, ...notes].map((item) => `- ${item}`);
   const rule = head.map((_, column) => (column === 0 ? '---' : '---:'));
   return [
     `## ${title}`,
@@ -41,7 +44,7 @@ export function toMarkdown({ title, about, command, head, rows, notes }: Table):
     line(head),
     line(rule),
     ...rows.map(line),
-    ...(notes.length === 0 ? [] : ['', ...notes.map((note) => `- ${note}`)]),
+    ...(items.length === 0 ? [] : ['', ...items]),
     '',
   ].join('\n');
 }
