@@ -16,16 +16,17 @@ export interface Filesystem {
   readonly volatile: boolean;
   /** Bytes of a huge page on hugetlbfs, where write(2) is not possible; undefined elsewhere. */
   readonly hugePageBytes: number | undefined;
-  /** Bytes that an unprivileged writer can still have. */
+  /** Bytes that an unprivileged writer can still have; Infinity where the filesystem does not say. */
   readonly availableBytes: number;
 }
 
 export function filesystemOf(path: string): Filesystem {
-  const { type, bsize, bavail } = statfsSync(path);
+  const { type, bsize, blocks, bavail } = statfsSync(path);
   return {
     volatile: type === TMPFS || type === RAMFS || type === HUGETLBFS,
     hugePageBytes: type === HUGETLBFS ? bsize : undefined,
-    availableBytes: bavail * bsize,
+    // A filesystem without a size (hugetlbfs without size=, ramfs) does not say; it is left to run out.
+    availableBytes: blocks === 0 ? Infinity : bavail * bsize,
   };
 }
 

@@ -143,15 +143,24 @@ function writeMarker(path: string): void {
       0o600,
     );
     try {
-      writeFileSync(
-        fd,
-        `ballast-receive is writing ${path} in place, or was interrupted while it did.\nAs long as this note is here, the memory in that file is incomplete: run the transfer again.\n`,
-      );
+      writeNote(fd, path);
     } finally {
       closeSync(fd);
     }
   } catch (error) {
     throw writeFailed(marker, 0, error);
+  }
+}
+
+function writeNote(fd: number, path: string): void {
+  try {
+    writeFileSync(
+      fd,
+      `ballast-receive is writing ${path} in place, or was interrupted while it did.\nAs long as this note is here, the memory in that file is incomplete: run the transfer again.\n`,
+    );
+  } catch (error) {
+    // hugetlbfs knows no write(2): there the note's name has to say it.
+    if (systemCode(error) !== 'EINVAL') throw error;
   }
 }
 
