@@ -155,15 +155,14 @@ export class ReceiveSession {
       await connection.expect('commit');
       await destination.publish();
       this.#published = root;
-      const result = {
+      await connection.sendControl({ kind: 'published' }).catch(() => undefined);
+      return {
         root: root.toString('hex'),
         memoryBytes: this.#memoryBytes(regions),
         ...end.summary,
         wireBytes: this.#wireBytes(connection),
         seconds: this.#seconds(),
       };
-      await connection.sendControl({ kind: 'published' }).catch(() => undefined);
-      return result;
     } finally {
       progress.stop();
     }
