@@ -33,6 +33,7 @@ export async function withRetries<T>(attempts: Attempts<T>, { retryMs, signal, o
   let deadline = performance.now() + retryMs;
   let pause = FIRST_PAUSE_MS;
   let progress = attempts.progress;
+  let busy: BallastError | undefined;
   for (let failures = 1; ; failures++) {
     let error: BallastError;
     try {
@@ -46,7 +47,9 @@ export async function withRetries<T>(attempts: Attempts<T>, { retryMs, signal, o
       pause = FIRST_PAUSE_MS;
     }
     if (!attempts.accepted) {
-      if (error.code !== ErrorCode.BUSY) throw error;
+      // A receiver that was busy and is gone by now: what it said is the reason.
+      if (error.code !== ErrorCode.BUSY) throw error.code === ErrorCode.CONNECT && busy !== undefined ? busy : error;
+      busy = error;
       deadline = Math.min(deadline, performance.now() + BUSY_GRACE_MS - failures * FIRST_PAUSE_MS);
     }
     if (!isRetryable(error) || signal?.aborted === true || performance.now() + pause > deadline) throw error;
