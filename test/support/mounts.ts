@@ -18,7 +18,10 @@ export type GatedTest = (title: string, body: (t: ExecutionContext) => Promise<v
  * @param missing what the machine lacks; undefined when it has all
  */
 export function testUnless(missing: string | undefined): GatedTest {
-  if (missing === undefined) return (title, body) => test.serial(title, body);
+  if (missing === undefined)
+    return (title, body) => {
+      test.serial(title, body);
+    };
   if (process.env[REQUIRE_VARIABLE] === '1') {
     return (title) => {
       test(title, (t) => {
@@ -26,7 +29,9 @@ export function testUnless(missing: string | undefined): GatedTest {
       });
     };
   }
-  return (title, body) => test.skip(`${title} [${missing}]`, body);
+  return (title, body) => {
+    test.skip(`${title} [${missing}]`, body);
+  };
 }
 
 /** Why a filesystem of this type cannot be mounted here, found out by mounting one; undefined when it can. */

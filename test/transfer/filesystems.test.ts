@@ -1,0 +1,227 @@
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { ExecutionContext } from 'ava';
+import { STRATEGY_NAMES } from '@ballast/sender';
+import { temporaryFolder } from '../support/folder.js';
+import {
+  Fill,
+  PAGE,
+  allocatedPages,
+  contentsOf,
+  firstWrongPage,
+  writeMemoryFile,
+  type Layout,
+} from '../support/memory-file.js';
+import {
+  makeExt4,
+  mount,
+  reserveHugePages,
+  testUnless,
+  whyNoHugePages,
+  whyNoLoop,
+  whyNoMount,
+} from '../support/mounts.js';
+import { attempt, codeOf, messageOf, transfer } from '../support/transfer.js';
+import { Wire } from '../support/wire.js';
+
+const MIB = 2 ** 20;
+const HUGE_PAGE = 2 * MIB;
+const HUGE_PAGES = 8;
+
+const onTmpfs = testUnless(await whyNoMount('tmpfs', 'size=1m'));
+const onExt4 = testUnless(await whyNoLoop());
+const onHugePages = testUnless(await whyNoHugePages(HUGE_PAGES));
+
+/** A source on the usual filesystem, and a folder for another one to be mounted on. */
+async function places(t: ExecutionContext): Promise<{ source: string; mounted: string; copy: string; folder: string }> {
+  const folder = await temporaryFolder(t, 192 * MIB);
+  const mounted = join(folder, 'mounted');
+  mkdirSync(mounted);
+  return { folder, source: join(folder, 'guest.mem'), mounted, copy: join(mounted, 'copy.mem') };
+}
+
+/** 40 MiB of data. */
+const LARGE: Layout = [
+  { fill: Fill.data, pages: 10_240 },
+  { fill: Fill.hole, pages: 100 },
+];
+
+onTmpfs('memory that cannot fit the filesystem is refused before a page is sent', async (t) => {
+  const { source, mounted, copy } = await places(t);
+  await mount(t, mounted, 'tmpfs', 'size=8m');
+  writeMemoryFile(source, LARGE);
+  const { sent, received } = await attempt({ from: [source], to: [copy] });
+  t.is(codeOf(received), 'E_NO_SPACE', messageOf(received));
+  t.is(codeOf(sent), 'E_NO_SPACE', messageOf(sent));
+  t.regex(messageOf(received), /8388608 bytes free and the memory may need 41943040/);
+  t.false(existsSync(copy));
+  t.false(existsSync(`${copy}.partial`));
+});
+
+onTmpfs('holes need no room: a large memory with little in it fits a small filesystem', async (t) => {
+  const { source, mounted, copy } = await places(t);
+  await mount(t, mounted, 'tmpfs', 'size=8m');
+  const layout: Layout = [
+    { fill: Fill.hole, pages: 100_000 },
+    { fill: Fill.data, pages: 1500 },
+  ];
+  writeMemoryFile(source, layout);
+  await transfer({ from: [source], to: [copy] });
+  t.is(firstWrongPage(copy, layout), undefined);
+});
+
+onTmpfs('a filesystem that fills up in the middle is a clean error when the check was waived', async (t) => {
+  const { source, mounted, copy } = await places(t);
+  await mount(t, mounted, 'tmpfs', 'size=8m');
+  writeMemoryFile(source, LARGE);
+  const { sent, received } = await attempt({ from: [source], to: [copy], receive: { checkSpace: false } });
+  t.is(codeOf(received), 'E_NO_SPACE', messageOf(received));
+  t.is(codeOf(sent), 'E_NO_SPACE', messageOf(sent));
+  t.false(existsSync(copy));
+});
+
+onTmpfs('a filesystem that someone else fills in the middle is a clean error', async (t) => {
+  const { source, mounted, copy } = await places(t);
+  await mount(t, mounted, 'tmpfs', 'size=48m');
+  writeMemoryFile(source, LARGE);
+  const { sent, received } = await attempt({
+    from: [source],
+    to: [copy],
+    async via(receiver) {
+      const wire = await Wire.open(t, receiver, MIB);
+      void wire.held.then(() => {
+        writeFileSync(join(mounted, 'other'), Buffer.alloc(20 * MIB, 1));
+        wire.release();
+      });
+      return wire.address;
+    },
+  });
+  t.is(codeOf(received), 'E_NO_SPACE', messageOf(received));
+  t.is(codeOf(sent), 'E_NO_SPACE', messageOf(sent));
+  t.false(existsSync(copy));
+  t.is(readFileSync(join(mounted, 'other')).length, 20 * MIB);
+});
+
+const SPARSE: Layout = [
+  { fill: Fill.hole, pages: 300 },
+  { fill: Fill.data, pages: 600 },
+  { fill: Fill.zero, pages: 100 },
+  { fill: Fill.hole, pages: 4000 },
+  { fill: Fill.speck, pages: 1 },
+  { fill: Fill.hole, pages: 99 },
+];
+const SPARSE_DATA = 601;
+
+onExt4('memory arrives on ext4, and its holes cost no blocks', async (t) => {
+  const { folder, source, mounted, copy } = await places(t);
+  await makeExt4(join(folder, 'disk'), 48 * MIB);
+  await mount(t, mounted, 'ext4', 'loop', join(folder, 'disk'));
+  writeMemoryFile(source, SPARSE);
+  for (const strategy of STRATEGY_NAMES) {
+    const { sent, received } = await transfer({
+      from: [source],
+      to: [copy],
+      send: { strategy },
+      receive: { force: true },
+    });
+    t.is(sent.root, received.root);
+    t.is(firstWrongPage(copy, SPARSE), undefined);
+    // A few blocks for ext4's own index of a file with holes.
+    t.true(allocatedPages(copy) <= SPARSE_DATA + 4, `${strategy}: ${allocatedPages(copy)} pages`);
+  }
+});
+
+onExt4('in place on ext4, old pages become holes', async (t) => {
+  const { folder, source, mounted, copy } = await places(t);
+  await makeExt4(join(folder, 'disk'), 64 * MIB);
+  await mount(t, mounted, 'ext4', 'loop', join(folder, 'disk'));
+  writeMemoryFile(source, SPARSE, 1);
+  writeMemoryFile(copy, [{ fill: Fill.data, pages: 5100 }], 2);
+  await transfer({ from: [source], to: [copy], receive: { inPlace: true } });
+  t.is(firstWrongPage(copy, SPARSE, 1), undefined);
+  t.true(allocatedPages(copy) <= SPARSE_DATA + 4, `${allocatedPages(copy)} pages`);
+});
+
+onExt4('a full ext4 is a clean error', async (t) => {
+  const { folder, source, mounted, copy } = await places(t);
+  await makeExt4(join(folder, 'disk'), 16 * MIB);
+  await mount(t, mounted, 'ext4', 'loop', join(folder, 'disk'));
+  writeMemoryFile(source, LARGE);
+  const { sent, received } = await attempt({ from: [source], to: [copy], receive: { checkSpace: false } });
+  t.is(codeOf(received), 'E_NO_SPACE', messageOf(received));
+  t.is(codeOf(sent), 'E_NO_SPACE', messageOf(sent));
+  t.false(existsSync(copy));
+});
+
+/** Eight huge pages, of which four hold something. */
+const IN_HUGE_PAGES: Layout = [
+  { fill: Fill.data, pages: 3 },
+  { fill: Fill.hole, pages: 1021 },
+  { fill: Fill.data, pages: 700 },
+  { fill: Fill.hole, pages: 2371 },
+  { fill: Fill.speck, pages: 1 },
+];
+
+onHugePages('memory arrives on hugetlbfs, in as few huge pages as it takes', async (t) => {
+  const { source, mounted, copy } = await places(t);
+  if (!(await reserveHugePages(t, HUGE_PAGES))) return t.fail('the huge pages that were there a moment ago are gone');
+  await mount(t, mounted, 'hugetlbfs', `pagesize=2M,size=${HUGE_PAGES * HUGE_PAGE}`);
+  writeMemoryFile(source, IN_HUGE_PAGES);
+  for (const strategy of STRATEGY_NAMES) {
+    const { sent, received } = await transfer({
+      from: [source],
+      to: [copy],
+      send: { strategy },
+      receive: { force: true },
+    });
+    t.is(sent.root, received.root);
+    t.true(readFileSync(copy).equals(contentsOf(IN_HUGE_PAGES)), strategy);
+    t.is((allocatedPages(copy) * PAGE) / HUGE_PAGE, 4, strategy);
+  }
+});
+
+onHugePages('memory arrives on a hugetlbfs that was mounted without a limit', async (t) => {
+  const { source, mounted, copy } = await places(t);
+  if (!(await reserveHugePages(t, HUGE_PAGES))) return t.fail('the huge pages that were there a moment ago are gone');
+  await mount(t, mounted, 'hugetlbfs', 'pagesize=2M');
+  writeMemoryFile(source, IN_HUGE_PAGES);
+  const { sent, received } = await transfer({ from: [source], to: [copy] });
+  t.is(sent.root, received.root);
+  t.true(readFileSync(copy).equals(contentsOf(IN_HUGE_PAGES)));
+});
+
+onHugePages('in place on hugetlbfs, the file gets the new memory', async (t) => {
+  const { source, mounted, copy } = await places(t);
+  if (!(await reserveHugePages(t, HUGE_PAGES))) return t.fail('the huge pages that were there a moment ago are gone');
+  await mount(t, mounted, 'hugetlbfs', `pagesize=2M,size=${HUGE_PAGES * HUGE_PAGE}`);
+  // The old memory, in every huge page, gets there as any memory does.
+  writeMemoryFile(source, [{ fill: Fill.data, pages: 4096 }], 2);
+  await transfer({ from: [source], to: [copy] });
+  writeMemoryFile(source, IN_HUGE_PAGES, 1);
+  const { sent, received } = await transfer({ from: [source], to: [copy], receive: { inPlace: true } });
+  t.is(sent.root, received.root);
+  t.true(readFileSync(copy).equals(contentsOf(IN_HUGE_PAGES, 1)));
+  t.true((allocatedPages(copy) * PAGE) / HUGE_PAGE < HUGE_PAGES);
+});
+
+onHugePages('a pool of huge pages that runs out is a clean error', async (t) => {
+  const { source, mounted, copy } = await places(t);
+  if (!(await reserveHugePages(t, HUGE_PAGES))) return t.fail('the huge pages that were there a moment ago are gone');
+  await mount(t, mounted, 'hugetlbfs', `pagesize=2M,size=${3 * HUGE_PAGE}`);
+  writeMemoryFile(source, [{ fill: Fill.data, pages: 2560 }]);
+  const { sent, received } = await attempt({ from: [source], to: [copy], receive: { checkSpace: false } });
+  t.is(codeOf(received), 'E_NO_SPACE', messageOf(received));
+  t.is(codeOf(sent), 'E_NO_SPACE', messageOf(sent));
+  t.false(existsSync(copy));
+});
+
+onHugePages('memory that is no multiple of the huge page is refused on hugetlbfs', async (t) => {
+  const { source, mounted, copy } = await places(t);
+  if (!(await reserveHugePages(t, HUGE_PAGES))) return t.fail('the huge pages that were there a moment ago are gone');
+  await mount(t, mounted, 'hugetlbfs', `pagesize=2M,size=${HUGE_PAGES * HUGE_PAGE}`);
+  writeMemoryFile(source, [{ fill: Fill.data, pages: 513 }]);
+  const { sent, received } = await attempt({ from: [source], to: [copy] });
+  t.is(codeOf(received), 'E_BAD_FILE', messageOf(received));
+  t.is(codeOf(sent), 'E_BAD_FILE', messageOf(sent));
+  t.false(existsSync(copy));
+});
