@@ -53,6 +53,7 @@ export class RegionManifest {
    * @param digest 32 bytes, copied
    */
   set(leaf: number, mask: number, digest: Uint8Array): void {
+    if (mask === 0 && !this.#slots.has(Math.floor(leaf / BLOCK_LEAVES))) return;
     const { slab, at } = this.#locate(leaf);
     const before = slab.masks[at] ?? 0;
     this.#dataPages += popCount(mask) - popCount(before);
