@@ -11,6 +11,7 @@ import {
   MAX_RESEND_LEAVES,
   SESSION_SIZE,
 } from './constants.js';
+import { checkPlain } from './plain-messagepack.js';
 
 /** How the sender announces pages that need not be sent: which frames a stream may hold. */
 export const Dialect = {
@@ -50,7 +51,7 @@ const summarySchema = v.strictObject({
   /** Bytes of pages that were sent, those sent twice counted twice. */
   sentBytes: byteCount,
   /** BLAKE3 of the balloon map that was used, in hexadecimal. */
-  mapDigest: v.pipe(v.string(), v.hexadecimal(), v.length(2 * DIGEST_SIZE)),
+  mapDigest: v.pipe(v.string(), v.length(2 * DIGEST_SIZE), v.regex(/^[0-9a-f]*$/i)),
 });
 
 export type Summary = Readonly<v.InferOutput<typeof summarySchema>>;
@@ -126,13 +127,14 @@ export function encodeControl(message: ControlMessage): Buffer {
 export function decodeControl(payload: Buffer): ControlMessage {
   let value: unknown;
   try {
+    checkPlain(payload);
     value = packr.unpack(payload);
   } catch (error) {
-    throw new BallastError(ErrorCode.PROTOCOL, 'the peer sent a control message that is not MessagePack', {
+    throw new BallastError(ErrorCode.PROTOCOL, 'the peer sent a control message that is not plain MessagePack', {
       cause: error,
     });
   }
-  const parsed = v.safeParse(controlSchema, value);
+  const parsed = v.safeParse(controlSchema, value, { abortEarly: true });
   if (!parsed.success) {
     const [issue] = parsed.issues;
     const where = v.getDotPath(issue);

@@ -50,7 +50,7 @@ export function encodeHeader(header: FrameHeader, into: Buffer = Buffer.allocUns
 
 /**
  * Reads a header and checks all that can be checked of it without its payload.
- * @throws BallastError PROTOCOL when the checksum, the type, the flags, the sequence number or a length is wrong
+ * @throws BallastError CORRUPT_STREAM when the checksum or the sequence number is wrong, PROTOCOL when another field is
  */
 export function decodeHeader(bytes: Buffer, expectedSequence: number): FrameHeader {
   if (bytes.readUInt32LE(28) !== crc32(bytes.subarray(0, 28))) {
@@ -79,12 +79,21 @@ export function decodeHeader(bytes: Buffer, expectedSequence: number): FrameHead
     );
   }
   if (!Number.isSafeInteger(base)) throw new BallastError(ErrorCode.PROTOCOL, 'the peer sent an offset beyond 2^53');
+  const region = bytes.readUInt16LE(2);
+  const count = bytes.readUInt32LE(12);
+  const isControl = type === FrameType.control;
+  if ((isControl && (region !== 0 || count !== 0)) || ((isControl || type === FrameType.whiteouts) && base !== 0)) {
+    throw new BallastError(
+      ErrorCode.PROTOCOL,
+      `the peer sent a frame of type ${type} that sets a field which must be 0`,
+    );
+  }
   return {
     type,
-    region: bytes.readUInt16LE(2),
+    region,
     sequence,
     length,
-    count: bytes.readUInt32LE(12),
+    count,
     base,
     payloadChecksum: bytes.readUInt32LE(24),
   };

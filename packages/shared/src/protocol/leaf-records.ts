@@ -2,7 +2,7 @@ import { BallastError, ErrorCode } from '../errors.js';
 import { DIGEST_SIZE } from '../integrity/digest.js';
 import { LEAF_PAGES, PAGE_SIZE, leafCount } from '../memory/page.js';
 import { popCount } from '../memory/page-coverage.js';
-import { LEAF_RECORD_SIZE, MAX_BATCH_LEAVES } from './constants.js';
+import { LEAF_RECORD_SIZE, MAX_BATCH_BYTES, MAX_BATCH_LEAVES } from './constants.js';
 import type { FrameHeader } from './header.js';
 
 /**
@@ -95,5 +95,8 @@ export function decodeLeafRecords(header: FrameHeader, payload: Buffer, regionBy
     previous = leaf;
   }
   if (at !== payload.length) throw malformed('have bytes after the last page');
+  const pageBytes = at - count * LEAF_RECORD_SIZE;
+  if (pageBytes > MAX_BATCH_BYTES)
+    throw malformed(`carry ${pageBytes} bytes of pages; at most ${MAX_BATCH_BYTES} are allowed`);
   return records;
 }

@@ -52,7 +52,8 @@ function malformed(what: string): BallastError {
  * @throws BallastError PROTOCOL when the payload is not exactly `count` whiteouts of pages inside the region
  */
 export function* decodeWhiteouts(payload: Buffer, count: number, pages: number): Generator<PageRun> {
-  if (payload.length !== count * WHITEOUT_SIZE) throw malformed(`list of ${payload.length} bytes for ${count} pages`);
+  if (count === 0 || payload.length !== count * WHITEOUT_SIZE)
+    throw malformed(`list of ${payload.length} bytes for ${count} pages`);
   let start = -1;
   let end = -1;
   for (let at = 0; at < payload.length; at += WHITEOUT_SIZE) {

@@ -382,6 +382,8 @@ export class Connection {
     ) {
       this.#sendNow({ type: FrameType.control, checked: encodeControl({ kind: 'heartbeat' }) });
     }
+    // While this side does not listen, because nobody calls `next`, it cannot tell whether the peer is silent.
+    if (!this.wantsBytes || this.#stalled.length > 0) this.#lastIn = now;
     if (now - this.#lastIn < this.#timeoutMs) return;
     if (!this.#suspectedSilence) {
       this.#suspectedSilence = true;
