@@ -23,6 +23,9 @@ export interface ProgramEnd {
 export interface ProgramOptions {
   readonly cwd?: string;
   readonly env?: NodeJS.ProcessEnv;
+  /** Runs as another user. */
+  readonly uid?: number;
+  readonly gid?: number;
 }
 
 /** One of the two real programs, as a process of its own; killed at the end of the test if it still runs. */

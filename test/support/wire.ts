@@ -10,6 +10,7 @@ import type { ExecutionContext } from 'ava';
  * back: then a test has all the time it wants to do something in the middle of a transfer.
  */
 export class Wire {
+  readonly #t: ExecutionContext;
   readonly #server: Server;
   readonly #target: Address;
   readonly #holdAfter: number;
@@ -25,7 +26,8 @@ export class Wire {
     this.#onHeld = resolve;
   });
 
-  private constructor(server: Server, target: Address, holdAfter: number) {
+  private constructor(t: ExecutionContext, server: Server, target: Address, holdAfter: number) {
+    this.#t = t;
     this.#server = server;
     this.#target = target;
     this.#holdAfter = holdAfter;
@@ -39,7 +41,7 @@ export class Wire {
     const server = createServer({ allowHalfOpen: true });
     server.listen(0, '127.0.0.1');
     await once(server, 'listening');
-    const wire = new Wire(server, target, holdAfter);
+    const wire = new Wire(t, server, target, holdAfter);
     t.teardown(() => {
       wire.cut();
     });
@@ -67,6 +69,17 @@ export class Wire {
     this.#released = true;
     this.#holding?.();
     this.#holding = undefined;
+  }
+
+  /**
+   * Does something while bytes are held back. What it throws, a failed assertion say, ends the transfer, which would
+   * otherwise be held for ever.
+   */
+  whenHeld(action: () => void | Promise<void>): void {
+    this.held.then(action).catch((error: unknown) => {
+      this.#t.log(String(error));
+      this.cut();
+    });
   }
 
   /** Ends both connections at once and listens no more. */

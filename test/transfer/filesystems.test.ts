@@ -89,7 +89,7 @@ onTmpfs('a filesystem that someone else fills in the middle is a clean error', a
     to: [copy],
     async via(receiver) {
       const wire = await Wire.open(t, receiver, MIB);
-      void wire.held.then(() => {
+      wire.whenHeld(() => {
         writeFileSync(join(mounted, 'other'), Buffer.alloc(20 * MIB, 1));
         wire.release();
       });

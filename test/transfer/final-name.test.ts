@@ -49,7 +49,7 @@ test('a file that appears in the middle of a transfer is left untouched, and the
     to: [copy],
     async via(receiver) {
       const wire = await Wire.open(t, receiver, 1 << 20);
-      void wire.held.then(() => {
+      wire.whenHeld(() => {
         writeFileSync(copy, 'newcomer');
         wire.release();
       });
@@ -72,7 +72,7 @@ test('of several files none gets its name when one of them cannot', async (t) =>
     to,
     async via(receiver) {
       const wire = await Wire.open(t, receiver, 1 << 20);
-      void wire.held.then(() => {
+      wire.whenHeld(() => {
         writeFileSync(join(folder, 'b.copy'), 'newcomer');
         wire.release();
       });
@@ -94,7 +94,7 @@ test('nothing has the final name before the transfer is complete', async (t) => 
     to: [copy],
     async via(receiver) {
       const wire = await Wire.open(t, receiver, 1 << 20);
-      void wire.held.then(() => {
+      wire.whenHeld(() => {
         t.false(existsSync(copy));
         t.is(statSync(`${copy}.partial`).mode & 0o777, 0o600);
         wire.release();
@@ -138,7 +138,7 @@ test('a second receiver for the same file is busy, and does no harm to the first
     to: [copy],
     async via(receiver) {
       const wire = await Wire.open(t, receiver, 1 << 20);
-      void wire.held.then(async () => {
+      wire.whenHeld(async () => {
         const second = await attempt({ from: [source], to: [copy] });
         t.is(codeOf(second.received), 'E_BUSY', messageOf(second.received));
         t.is(codeOf(second.sent), 'E_BUSY', messageOf(second.sent));
@@ -160,7 +160,7 @@ test('a second sender is told that the receiver is busy, and the first goes on',
     to: [copy],
     async via(receiver) {
       const wire = await Wire.open(t, receiver, 1 << 20);
-      void wire.held.then(async () => {
+      wire.whenHeld(async () => {
         const second = await orBallastError(sendMemory({ files: [source], to: receiver }));
         t.is(codeOf(second), 'E_BUSY', messageOf(second));
         wire.release();

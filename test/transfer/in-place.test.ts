@@ -103,7 +103,7 @@ test('in place, a note beside the file says that it is incomplete, during the tr
     receive: { inPlace: true, timeoutMs: 1000 },
     async via(receiver) {
       const wire = await Wire.open(t, receiver, 1 << 20);
-      void wire.held.then(() => {
+      wire.whenHeld(() => {
         t.regex(readFileSync(`${file}.incomplete`, 'utf8'), /incomplete: run the transfer again/);
         wire.cut();
       });

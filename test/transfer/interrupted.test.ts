@@ -26,7 +26,7 @@ async function inTheMiddle(
     to: [copy],
     async via(receiver) {
       const wire = await Wire.open(t, receiver, 1 << 20);
-      void wire.held.then(() => {
+      wire.whenHeld(() => {
         then({ source, copy }, wire);
       });
       return wire.address;
@@ -66,7 +66,7 @@ test('a source that shrinks by a hole at its end is an error, too', async (t) =>
     to: [copy],
     async via(receiver) {
       const wire = await Wire.open(t, receiver, 1 << 20);
-      void wire.held.then(() => {
+      wire.whenHeld(() => {
         truncateSync(source, 6100 * PAGE);
         wire.release();
       });
