@@ -14,8 +14,11 @@ export interface AnnounceCounts {
  * the pages alone and never on how they were identified, so two strategies of one dialect send the same bytes.
  */
 export interface Announcer {
-  /** A leaf was read: `scanned` of its pages, of which `mask` are not zero. Called before the leaf's pages are sent. */
-  leaf(leaf: number, scanned: number, mask: number): Promise<void>;
+  /**
+   * A leaf was read: `scanned` of its pages, of which `mask` are not zero. Called before the leaf's pages are sent.
+   * Returns undefined when there is nothing to wait for, as for nearly every leaf of data.
+   */
+  leaf(leaf: number, scanned: number, mask: number): Promise<void> | undefined;
   /** All was read; what is left is told. */
   finish(): Promise<void>;
 }
@@ -63,14 +66,17 @@ export async function announceBalloonMap(
 /** A whiteout for every page that is not sent: those scanned and found to be zero, and those never looked at. */
 function whiteoutsForAll(writer: WhiteoutWriter, pages: number): Announcer {
   let next = 0;
+  const tell = async (from: number, first: number, end: number, mask: number): Promise<void> => {
+    if (from < first) await writer.add(from, first);
+    if (mask === 0) await writer.add(first, end);
+    else await eachRun(first, end, ~mask & 0xffff, (start, stop) => writer.add(start, stop));
+  };
   return {
-    async leaf(leaf, _scanned, mask) {
+    leaf(leaf, _scanned, mask) {
+      const from = next;
       const first = leaf * LEAF_PAGES;
-      const end = Math.min(first + LEAF_PAGES, pages);
-      if (next < first) await writer.add(next, first);
-      if (mask === 0) await writer.add(first, end);
-      else await eachRun(first, end, ~mask & 0xffff, (start, stop) => writer.add(start, stop));
-      next = end;
+      next = Math.min(first + LEAF_PAGES, pages);
+      return from === first && mask === 0xffff ? undefined : tell(from, first, next, mask);
     },
     async finish() {
       if (next < pages) await writer.add(next, pages);
@@ -82,11 +88,11 @@ function whiteoutsForAll(writer: WhiteoutWriter, pages: number): Announcer {
 /** Only the pages that scanning found to be zero: the balloon map was told already. */
 function forScanned(add: (start: number, end: number) => Promise<void>, flush: () => Promise<void>): Announcer {
   return {
-    async leaf(leaf, scanned, mask) {
+    leaf(leaf, scanned, mask) {
       const zero = scanned & ~mask;
       const first = leaf * LEAF_PAGES;
-      if (zero === 0xffff) await add(first, first + LEAF_PAGES);
-      else if (zero !== 0) await eachRun(first, first + LEAF_PAGES, zero, add);
+      if (zero === 0) return undefined;
+      return zero === 0xffff ? add(first, first + LEAF_PAGES) : eachRun(first, first + LEAF_PAGES, zero, add);
     },
     finish: flush,
   };
@@ -191,9 +197,7 @@ class RangeWriter {
 
 /** Tells nothing: for leaves that are sent again. */
 export const silentAnnouncer: Announcer = {
-  async leaf() {
-    // Their pages were told about the first time.
-  },
+  leaf: () => undefined,
   async finish() {
     // Nothing is left.
   },

@@ -76,9 +76,9 @@ export class LeafReader {
       planned.push({ leaf, scanned, at: leafAt });
     }
     flushRead();
-    return planned.map((plan) => {
-      const keep = nonZeroMask(memory, plan.at, popCount(plan.scanned));
-      return { ...plan, keep, mask: deposit(keep, plan.scanned) };
+    return planned.map(({ leaf, scanned, at: leafAt }) => {
+      const keep = nonZeroMask(memory, leafAt, popCount(scanned));
+      return { leaf, scanned, mask: deposit(keep, scanned), at: leafAt, keep };
     });
   }
 

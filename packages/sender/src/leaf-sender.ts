@@ -50,12 +50,13 @@ export async function sendLeaves(region: SourceRegion, scan: ExtentSet, to: Leaf
   while (!reader.done) {
     for (const { leaf, scanned, mask, at, keep } of reader.readStretch(batch.memory, batch.filled, batch.room)) {
       to.counts.scannedBytes += popCount(scanned) * PAGE_SIZE;
-      await to.announcer.leaf(leaf, scanned, mask);
+      const telling = to.announcer.leaf(leaf, scanned, mask);
+      if (telling !== undefined) await telling;
       if (mask === 0) continue;
       const pages = batch.pack(at, keep);
       const digest = digestOf(pages);
       to.manifest.set(leaf, mask, digest);
-      const held = await to.holdings?.find(to.region, leaf);
+      const held = to.holdings === undefined ? undefined : await to.holdings.find(to.region, leaf);
       if (held === undefined) {
         batch.add(leaf, mask, mask, pages.length, digest);
       } else {

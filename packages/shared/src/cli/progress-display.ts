@@ -1,4 +1,5 @@
-import ora, { type Ora } from 'ora';
+import type ora from 'ora';
+import type { Ora } from 'ora';
 import { progressDisplay, progressLine, type ProgressView } from './progress-text.js';
 import { RateWindow } from './rate.js';
 import type { Sink } from './sink.js';
@@ -47,17 +48,26 @@ function now(): number {
   return performance.now() / 1000;
 }
 
+type SpinnerFactory = typeof ora;
+
 /** One line with a spinner, rewritten in place. */
 export function spinnerDisplay(sink: Sink): ProgressDisplay {
   const meter = new Meter();
+  let makeSpinner: SpinnerFactory | undefined;
   let spinner: Ora | undefined;
+  // Loaded only where it is seen, and beside the work: it would be the slowest part of starting up.
+  import('ora').then(
+    (module) => (makeSpinner = module.default),
+    () => undefined,
+  );
   return {
     show(view) {
       meter.take(view, now());
+      if (makeSpinner === undefined) return;
       const style = terminalStyle(sink.stream);
       const columns = style.columns - SPINNER_COLUMNS;
       const text = progressDisplay(withSafePhase(view), meter.bytesPerSecond, { ...style, columns });
-      spinner ??= ora({
+      spinner ??= makeSpinner({
         stream: sink.stream,
         isEnabled: true,
         color: style.colour ? 'cyan' : false,
