@@ -64,7 +64,7 @@ export class Authority {
       [
         'basicConstraints=critical,CA:FALSE',
         `extendedKeyUsage=${usage}`,
-        ...(alternatives.length === 0 ? [] : [`subjectAltName=${alternatives.join(',')}`]),
+        ...(alternatives.length === 0 ? [] : [subjectAltName(alternatives)]),
       ].join('\n'),
     );
     await run('openssl', ['req', '-new', ...NEW_KEY, '-subj', `/CN=${commonName}`, '-keyout', key, '-out', request]);
@@ -74,6 +74,15 @@ export class Authority {
     ]);
     return { cert, key };
   }
+}
+
+/** A section of its own, since a name may hold the comma that separates names in a line. */
+function subjectAltName(alternatives: readonly string[]): string {
+  const entries = alternatives.map((name, index) => {
+    const [kind = '', ...rest] = name.split(':');
+    return `${kind}.${index}="${rest.join(':')}"`;
+  });
+  return ['subjectAltName=@alternatives', '[alternatives]', ...entries].join('\n');
 }
 
 /** What a directory for --tls-dir is to hold. */

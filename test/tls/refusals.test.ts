@@ -1,7 +1,7 @@
 import { execFile } from 'node:child_process';
 import { once } from 'node:events';
 import { join } from 'node:path';
-import { connect } from 'node:net';
+import { connect, createServer } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { ExecutionContext } from 'ava';
 import { sendMemory, type SendOptions } from '@ballast/sender';
@@ -65,9 +65,10 @@ class Door {
 
   /** What the receiver says of the n-th that it turned away. */
   async warning(n: number): Promise<WarningEvent> {
-    for (const deadline = Date.now() + 2 * REFUSED_WITHIN_MS; Date.now() < deadline; await sleep(5)) {
+    for (const deadline = Date.now() + 2 * REFUSED_WITHIN_MS; Date.now() < deadline;) {
       const found = this.#warnings[n];
       if (found !== undefined) return found;
+      await sleep(5);
     }
     throw new Error(`the receiver has not said why it turned away number ${n}`);
   }
@@ -270,13 +271,13 @@ test('--tls-allow takes an alternative name, and takes a name whole', async (t) 
   });
 });
 
-test('a common name that looks like a list of names is one name', async (t) => {
+test('a name that looks like a list of names is one name', async (t) => {
   const { folder, authority, receiverDirectory, senderDirectory } = await certificatesFor(t);
   const client = await authority.issue({
     commonName: 'x, DNS:host-a.test',
     usage: 'clientAuth',
-    // Whoever asks for a certificate may choose what looks like a separator.
-    alternatives: ['URI:http://x.test/a, DNS:host-a.test'.replace(', ', '%2C DNS:')],
+    // Whoever asks for a certificate chooses these; a separator within one makes no two of it.
+    alternatives: ['DNS:x, DNS:host-a.test, DNS:y', 'URI:x:, DNS:host-a.test, DNS:y'],
   });
   await refused(t, folder, {
     receiver: { directory: receiverDirectory, allow: ['host-a.test'] },
@@ -292,7 +293,7 @@ test('a sender without TLS is refused by a receiver with TLS', async (t) => {
   await refused(t, folder, {
     receiver: { directory: receiverDirectory },
     sender: undefined,
-    sent: /TLS/,
+    sent: /says: the sender does not speak TLS; give both sides the same TLS options/,
     warned: /does not speak TLS; give both sides the same TLS options/,
     right: { tls: { directory: senderDirectory } },
   });
@@ -375,7 +376,7 @@ test('TLS 1.2 is refused, and 1.3 is spoken', async (t) => {
   current.stdout?.on('data', (text: string) => {
     said += text;
   });
-  for (const deadline = Date.now() + 5000; !/Verify return code|BALLAST/.test(said) && Date.now() < deadline;)
+  for (const deadline = Date.now() + 5000; !said.includes('Verify return code') && Date.now() < deadline;)
     await sleep(10);
   t.regex(said, /New, TLSv1\.3/);
   t.regex(said, /Verify return code: 0/);
@@ -387,7 +388,6 @@ test('a sender with TLS is refused by a server that speaks something else altoge
   const { folder, senderDirectory } = await certificatesFor(t);
   const source = join(folder, 'guest.mem');
   writeMemoryFile(source, LAYOUT);
-  const { createServer } = await import('node:net');
   const server = createServer((socket) => {
     socket.on('error', () => undefined).end('SSH-2.0-OpenSSH_9.2\r\n');
   });

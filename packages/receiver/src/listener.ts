@@ -1,12 +1,11 @@
 import { createServer, type Server, type Socket } from 'node:net';
-import { createServer as createTlsServer, type SecureContextOptions, type TLSSocket } from 'node:tls';
+import type { SecureContextOptions, TLSSocket } from 'node:tls';
 import { BallastError, ErrorCode, systemCode } from '@ballast/shared/errors';
 import type { ControlOf } from '@ballast/shared/protocol';
 import {
   accept,
   byDataEvents,
   certificateNames,
-  explainHandshake,
   explainVerification,
   formatAddress,
   isLoopback,
@@ -14,6 +13,7 @@ import {
   type Connection,
   type ConnectionOptions,
 } from '@ballast/shared/transport';
+import { Handshakes } from './handshakes.js';
 
 /** Connections that have not said hello yet; beyond that the oldest is dropped, so that idle strangers keep nobody out. */
 const MAX_STRANGERS = 256;
@@ -53,7 +53,7 @@ export class Listener {
   #options: ListenerOptions;
   #strangers = new Set<Connection>();
   #closing = new Set<Promise<void>>();
-  #handshakes = new Set<Socket>();
+  #handshakes: Handshakes | undefined;
   #waiting: ((caller: Caller) => void) | undefined;
   /** Who is being served; its own next connection takes its place. */
   #current: Caller | undefined;
@@ -68,45 +68,36 @@ export class Listener {
       server.on('connection', (socket: Socket) => {
         this.#track(this.#greet(socket, (connectionOptions) => accept(socket, connectionOptions)));
       });
-    } else {
-      server.on('connection', (socket: Socket) => {
-        this.#limitHandshakes(socket);
-      });
-      server.on('secureConnection', (socket: TLSSocket) => {
-        this.#track(
-          this.#greet(
-            socket,
-            (connectionOptions) => byDataEvents(socket, connectionOptions),
-            distrust(socket, tls.allowedNames),
-          ),
-        );
-      });
-      server.on('tlsClientError', (error: Error, socket: Socket) => {
-        socket.destroy();
-        const reason = explainHandshake(error) ?? `the handshake failed (${systemCode(error) ?? error.message})`;
-        options.onStranger(
-          new BallastError(ErrorCode.TLS, `turned away a connection from ${addressOf(socket)}: ${reason}`, {
-            cause: error,
-          }),
-        );
-      });
+      return;
     }
+    const greetByEvents = (socket: Socket, distrusted: string | undefined): void => {
+      this.#track(this.#greet(socket, (connectionOptions) => byDataEvents(socket, connectionOptions), distrusted));
+    };
+    const handshakes = new Handshakes({
+      identity: tls.identity,
+      timeoutMs: HELLO_TIMEOUT_MS,
+      atMost: MAX_STRANGERS,
+      onSecure(socket) {
+        greetByEvents(socket, distrust(socket, tls.allowedNames));
+      },
+      onPlain(socket) {
+        greetByEvents(socket, 'the sender does not speak TLS; give both sides the same TLS options');
+      },
+      onFailed: (socket, error) => {
+        this.#turnedAway(addressOf(socket), error);
+      },
+    });
+    server.on('connection', (socket: Socket) => {
+      handshakes.take(socket);
+    });
+    this.#handshakes = handshakes;
   }
 
   /** @throws BallastError LISTEN when the address cannot be had */
   static async open(options: ListenerOptions): Promise<Listener> {
-    const { address, tls } = options;
-    const server =
-      tls === undefined
-        ? // Paused until its reads are set up; see `accept`.
-          createServer({ pauseOnConnect: true })
-        : // A certificate that does not verify is refused with a reason, after the handshake, and not dropped within it.
-          createTlsServer({
-            ...tls.identity,
-            requestCert: true,
-            rejectUnauthorized: false,
-            handshakeTimeout: HELLO_TIMEOUT_MS,
-          });
+    const { address } = options;
+    // Paused until its reads are set up; see `accept`.
+    const server = createServer({ pauseOnConnect: true });
     await new Promise<void>((resolve, reject) => {
       server.once('error', (error: Error) => {
         reject(listenFailed(address, error));
@@ -175,6 +166,7 @@ export class Listener {
   /** Stops listening and ends every connection that has not become a caller. */
   async close(): Promise<void> {
     this.#server.close();
+    this.#handshakes?.close();
     this.#returned?.connection.fail(new BallastError(ErrorCode.ABORTED, 'the receiver ends'));
     const reason = new BallastError(ErrorCode.ABORTED, 'the receiver ends');
     await Promise.all([...this.#strangers].map((connection) => connection.abort(reason)));
@@ -198,9 +190,7 @@ export class Listener {
       this.#introduce({ connection, hello, address });
     } catch (error) {
       const reason = BallastError.from(error);
-      this.#options.onStranger(
-        new BallastError(reason.code, `turned away a connection from ${address}: ${reason.message}`, { cause: reason }),
-      );
+      this.#turnedAway(address, reason);
       await connection.abort(reason);
     } finally {
       clearTimeout(timer);
@@ -236,15 +226,9 @@ export class Listener {
     }
   }
 
-  /** Sockets that have not finished their TLS handshake count as strangers, too. */
-  #limitHandshakes(socket: Socket): void {
-    this.#handshakes.add(socket);
-    socket.once('close', () => this.#handshakes.delete(socket));
-    if (this.#handshakes.size <= 2 * MAX_STRANGERS) return;
-    for (const oldest of this.#handshakes) {
-      oldest.destroy();
-      return;
-    }
+  #turnedAway(address: string, reason: BallastError): void {
+    const message = `turned away a connection from ${address}: ${reason.message}`;
+    this.#options.onStranger(new BallastError(reason.code, message, { cause: reason }));
   }
 
   #track(work: Promise<void>): void {

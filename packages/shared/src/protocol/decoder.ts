@@ -119,9 +119,10 @@ export class FrameDecoder {
     const letters = PREAMBLE.length - 1;
     const same = Math.min(this.#filled, letters);
     if (this.#head.compare(PREAMBLE, 0, same, 0, same) !== 0) {
+      const bytes = this.#head.subarray(0, this.#filled);
       throw new BallastError(
-        ErrorCode.VERSION,
-        `the peer does not speak Ballast's protocol: ${describeStranger(this.#head.subarray(0, this.#filled))}`,
+        looksLikeTls(bytes) ? ErrorCode.TLS : ErrorCode.VERSION,
+        `the peer does not speak Ballast's protocol: ${describeStranger(bytes)}`,
       );
     }
     if (this.#filled === PREAMBLE.length && this.#head[letters] !== PREAMBLE[letters]) {
@@ -161,11 +162,16 @@ export class FrameDecoder {
   }
 }
 
+/** Whether bytes begin with a handshake or an alert of TLS. */
+function looksLikeTls(bytes: Buffer): boolean {
+  return bytes[0] === 0x16 || bytes[0] === 0x15;
+}
+
 /** Says what a stranger seems to speak, from its first bytes. */
 function describeStranger(bytes: Buffer): string {
   const text = bytes.toString('latin1');
   if (/^(GET|POST|HEAD|PUT|OPTIO|CONNECT|DELETE) ?/.test(text) || text.startsWith('HTTP/')) return 'it looks like HTTP';
-  if (bytes[0] === 0x16 || bytes[0] === 0x15) return 'it looks like TLS; give both sides the same TLS options';
+  if (looksLikeTls(bytes)) return 'it looks like TLS; give both sides the same TLS options';
   if (text.startsWith('SSH-')) return 'it looks like SSH';
   if (text.startsWith('NBDMAGIC')) return 'it looks like NBD';
   return `it began with ${bytes.toString('hex')}`;

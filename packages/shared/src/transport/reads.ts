@@ -2,7 +2,7 @@ import { Socket, connect, isIP, type OnReadOpts } from 'node:net';
 import { checkServerIdentity, connect as connectTls, type SecureContextOptions } from 'node:tls';
 import { FrameDecoder } from '../protocol/index.js';
 import { Connection, type ConnectionOptions } from './connection.js';
-import { certificateNames, explainVerification } from './tls-identity.js';
+import { describeSubject, explainVerification } from './tls-identity.js';
 
 /**
  * How bytes get from a socket into the decoder. Node's `onread` option lets the kernel write into a buffer of ours, so
@@ -82,8 +82,7 @@ function dialTls(host: string, port: number, { identity, hostname }: TlsDialOpti
       // Typed as an error, but its code is what is there.
       const reason = String(socket.authorizationError);
       if (!reason.includes('ALTNAME')) return explainVerification(reason);
-      const names = certificateNames(socket.getPeerCertificate());
-      return `is for ${names.length === 0 ? 'no name' : names.join(', ')} and not for ${name}`;
+      return `is for ${describeSubject(socket.getPeerCertificate())} and not for ${name}`;
     },
   };
 }

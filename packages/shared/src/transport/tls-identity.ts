@@ -94,12 +94,24 @@ export function explainHandshake(error: Error): string | undefined {
 
 /** The names that a certificate is for: its common name and its DNS names. */
 export function certificateNames(certificate: PeerCertificate): string[] {
-  const alternatives = (certificate.subjectaltname ?? '').split(', ').filter((name) => name.startsWith('DNS:'));
   const { CN: common } = certificate.subject as { CN?: string | string[] };
-  return [
-    ...new Set([
-      ...(common === undefined ? [] : [common].flat()),
-      ...alternatives.map((name) => name.slice('DNS:'.length)),
-    ]),
-  ];
+  return [...new Set([...(common === undefined ? [] : [common].flat()), ...alternativesOf(certificate, 'DNS:')])];
+}
+
+/** Names and addresses that a certificate is for, in words for a message. */
+export function describeSubject(certificate: PeerCertificate): string {
+  const names = [...certificateNames(certificate), ...alternativesOf(certificate, 'IP Address:')];
+  return names.length === 0 ? 'no name' : [...new Set(names)].join(', ');
+}
+
+/**
+ * Subject alternative names of a kind. Node writes them as one text and puts in quotes what could be mistaken for a
+ * separator; such a name is nobody's, and is left out with all that it has between its quotes.
+ */
+function alternativesOf({ subjectaltname = '' }: PeerCertificate, kind: 'DNS:' | 'IP Address:'): string[] {
+  return subjectaltname
+    .replace(/"(?:[^"\\]|\\.)*"/g, '"')
+    .split(', ')
+    .filter((name) => name.startsWith(kind) && !name.includes('"'))
+    .map((name) => name.slice(kind.length));
 }
