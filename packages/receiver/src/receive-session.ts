@@ -123,6 +123,7 @@ export class ReceiveSession {
   async #transfer({ connection, hello, address }: Caller, destination: Destination): Promise<TransferResult> {
     this.#started ??= performance.now();
     const holds = destination.holds || this.#began || this.#old.length > 0;
+    if (this.#began) for (const store of destination.stores) store.mayHoldPages = true;
     const bases = destination.stores.map((store, index) => (holds ? new Basis(store, this.#old[index]) : undefined));
     const regions = destination.stores.map(
       (store, index) => new ReceivedRegion(index, store, destination.readsBack, bases[index]),

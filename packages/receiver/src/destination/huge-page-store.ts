@@ -10,10 +10,10 @@ const WINDOW_BYTES = 1 << 30;
  */
 export class HugePageStore implements RegionStore {
   readonly bytes: number;
+  mayHoldPages: boolean;
   #fd: number;
   #path: string;
   #pageBytes: number;
-  #mayHoldPages: boolean;
   #allocated = new Set<number>();
   #window: { start: number; mapping: Mapping } | undefined;
 
@@ -23,7 +23,7 @@ export class HugePageStore implements RegionStore {
     this.#path = path;
     this.bytes = bytes;
     this.#pageBytes = pageBytes;
-    this.#mayHoldPages = mayHoldPages;
+    this.mayHoldPages = mayHoldPages;
   }
 
   write(offset: number, from: Buffer): void {
@@ -51,7 +51,7 @@ export class HugePageStore implements RegionStore {
 
   /** Whole huge pages are punched; what is left at the edges is zeroed where it is allocated. */
   release(start: number, end: number): void {
-    if (!this.#mayHoldPages) return;
+    if (!this.mayHoldPages) return;
     const first = Math.ceil(start / this.#pageBytes) * this.#pageBytes;
     const last = Math.floor(end / this.#pageBytes) * this.#pageBytes;
     if (first < last) {

@@ -20,6 +20,11 @@ export interface ReadableRegion {
 
 /** Where the pages of one region end up. */
 export interface RegionStore extends ReadableRegion {
+  /**
+   * Whether there may be something to release: false for a file that was made empty, as long as one connection writes it.
+   * Another may bring another memory, or other pages of this one.
+   */
+  mayHoldPages: boolean;
   /** @throws BallastError NO_SPACE, WRITE */
   write(offset: number, from: Buffer): void;
   /**
@@ -39,17 +44,16 @@ export interface RegionStore extends ReadableRegion {
 /** A file written with pwrite(2): a full filesystem is an error, not a signal. */
 export class PositionalStore implements RegionStore {
   readonly bytes: number;
+  mayHoldPages: boolean;
   #fd: number;
   #path: string;
-  #mayHoldPages: boolean;
   #copiesInKernel = true;
 
-  /** @param mayHoldPages false for a file that was made empty just now, where there is nothing to release */
   constructor(fd: number, path: string, bytes: number, mayHoldPages: boolean) {
     this.#fd = fd;
     this.#path = path;
     this.bytes = bytes;
-    this.#mayHoldPages = mayHoldPages;
+    this.mayHoldPages = mayHoldPages;
   }
 
   write(offset: number, from: Buffer): void {
@@ -85,7 +89,7 @@ export class PositionalStore implements RegionStore {
   }
 
   release(start: number, end: number): void {
-    if (!this.#mayHoldPages) return;
+    if (!this.mayHoldPages) return;
     try {
       punchHole(this.#fd, start, end - start);
     } catch (error) {

@@ -6,6 +6,7 @@ import type { RegionStore } from './region-store.js';
 export function sink(regionBytes: readonly number[]): Destination {
   const stores = regionBytes.map((bytes): RegionStore => ({
     bytes,
+    mayHoldPages: false,
     write() {
       // Forgotten.
     },
