@@ -74,7 +74,8 @@ export class HoldingsReader {
     if (last !== undefined) this.#toldTo = last.leaf + 1;
     else if (header.base === leafCount(bytes)) this.#toldTo = Infinity;
     else this.#toldTo = header.base;
-    this.#told = [...this.#told.slice(this.#taken), ...held];
+    // It is read on only when nobody wants what was told before.
+    this.#told = held;
     this.#taken = 0;
   }
 }
