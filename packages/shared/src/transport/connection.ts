@@ -17,8 +17,17 @@ import { explainHandshake } from './tls-identity.js';
 
 /** Bytes handed to the socket and not yet taken by the kernel, above which `send` waits. */
 const MAX_IN_FLIGHT = 4 << 20;
-/** Fraction of the timeout after which a side that has nothing to say sends a heartbeat. */
+/**
+ * Milliseconds after which a side that has nothing to say sends a heartbeat: a quarter of its timeout, and often enough
+ * for a peer that has the shortest timeout that the programs take, which need not be ours.
+ */
+const LONGEST_QUIET_MS = 250;
 const HEARTBEATS_PER_TIMEOUT = 4;
+/**
+ * Bytes a second that count as a sign of life within a frame, far more than heartbeats are: where bytes were lost on the
+ * way, a frame waits for more than its sender has, and heartbeats would fill it up for hours.
+ */
+const SLOWEST_BYTES_PER_SECOND = 2048;
 /** Frames that wait for `next`; a peer that sends more has to wait, too. */
 const MAX_INBOX = 16;
 /** Where bytes go that nobody wants any more. */
@@ -62,13 +71,17 @@ export class Connection {
   #socket: Socket;
   #decoder: FrameDecoder;
   #timeoutMs: number;
+  #quietMs: number;
 
   #sequence = 0;
   #inFlight = 0;
   #bytesOut = 0;
   #bytesIn = 0;
   #lastOut = Date.now();
+  /** When the peer last sent a whole frame, or a good piece of one. */
   #lastIn = Date.now();
+  /** Bytes that came since then. */
+  #bytesOfFrame = 0;
   #clock: NodeJS.Timeout;
   #suspectedSilence = false;
 
@@ -90,6 +103,7 @@ export class Connection {
     this.#socket = socket;
     this.#decoder = decoder;
     this.#timeoutMs = options.timeoutMs;
+    this.#quietMs = Math.min(options.timeoutMs / HEARTBEATS_PER_TIMEOUT, LONGEST_QUIET_MS);
     this.peer = options.peer;
     socket.setNoDelay(true);
     socket.setKeepAlive(true, Math.min(options.timeoutMs, 15_000));
@@ -111,7 +125,7 @@ export class Connection {
       () => {
         this.#tick();
       },
-      Math.max(20, options.timeoutMs / HEARTBEATS_PER_TIMEOUT / 2),
+      Math.max(20, this.#quietMs / 2),
     );
     this.#write([PREAMBLE]);
   }
@@ -288,14 +302,21 @@ export class Connection {
   }
 
   #heard(bytes: number): void {
-    this.#lastIn = Date.now();
-    this.#suspectedSilence = false;
     this.#bytesIn += bytes;
+    this.#bytesOfFrame += bytes;
+    if (this.#bytesOfFrame >= (SLOWEST_BYTES_PER_SECOND * this.#timeoutMs) / 1000) this.#alive();
+  }
+
+  #alive(): void {
+    this.#lastIn = Date.now();
+    this.#bytesOfFrame = 0;
+    this.#suspectedSilence = false;
   }
 
   /** Moves complete frames to the inbox. What the peer says about the connection itself is dealt with on the spot. */
   #collect(): void {
     for (let frame = this.#decoder.shift(); frame !== undefined; frame = this.#decoder.shift()) {
+      this.#alive();
       if (frame.header.type !== FrameType.control) {
         this.#inbox.push({ frame });
         continue;
@@ -375,15 +396,13 @@ export class Connection {
   /** Two ticks in a row must find silence, so that a loop that was busy for long does not blame the peer for it. */
   #tick(): void {
     const now = Date.now();
-    if (
-      now - this.#lastOut >= this.#timeoutMs / HEARTBEATS_PER_TIMEOUT &&
-      this.#inFlight === 0 &&
-      this.#failure === undefined
-    ) {
+    if (now - this.#lastOut >= this.#quietMs && this.#inFlight === 0 && this.#failure === undefined) {
       this.#sendNow({ type: FrameType.control, checked: encodeControl({ kind: 'heartbeat' }) });
     }
     // While this side does not listen, because nobody calls `next`, it cannot tell whether the peer is silent.
     if (!this.wantsBytes || this.#stalled.length > 0) this.#lastIn = now;
+    // A peer that has more to say than this side has taken in yet is not silent.
+    if (!this.wantsBytes || this.#stalled.length > 0) this.#alive();
     if (now - this.#lastIn < this.#timeoutMs) return;
     if (!this.#suspectedSilence) {
       this.#suspectedSilence = true;
