@@ -300,7 +300,9 @@ asUser('a folder that may not be written is one sentence on both sides', async (
   mkdirSync(closed);
   chmodSync(folder, 0o755);
   chmodSync(closed, 0o555);
-  const { receiver, to } = await receiverProgram(t, [join(closed, 'copy.mem')], { uid: 65534, gid: 65534 });
+  // Another user cannot write this one's coverage.
+  const env = { ...process.env, NODE_V8_COVERAGE: '' };
+  const { receiver, to } = await receiverProgram(t, [join(closed, 'copy.mem')], { uid: 65534, gid: 65534, env });
   failedClearly(t, await runSender(t, [source, '--to', to]), 1, /copy\.mem.* cannot be written .*\(EACCES\)/);
   failedClearly(t, await receiver.ended, 1, /copy\.mem.* cannot be written .*\(EACCES\)/);
   t.deepEqual(readdirSync(closed), []);
