@@ -106,7 +106,7 @@ export function readNaiveLeaf(base: bigint, bytes: Uint8Array): NaiveLeaf {
 
 /** How many bits are set. */
 export function naivePopCount(bits: number): number {
-  return [...bits.toString(2)].filter((digit) => digit === '1').length;
+  return bits === 0 ? 0 : (bits % 2) + naivePopCount(Math.floor(bits / 2));
 }
 
 export interface NaiveRun {
