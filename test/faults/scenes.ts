@@ -1,9 +1,11 @@
-import { closeSync, copyFileSync, fstatSync, ftruncateSync, openSync, writeSync } from 'node:fs';
+import { closeSync, fstatSync, ftruncateSync, openSync, statfsSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ExecutionContext } from 'ava';
 import { temporaryFolder } from '../support/folder.js';
-import { PAGE, pageContents, writeMemoryFile, type Fill, type Layout } from '../support/memory-file.js';
+import { PAGE, allocatedPages, pageContents, writeMemoryFile, type Fill, type Layout } from '../support/memory-file.js';
 
+/** The type that Linux gives tmpfs in statfs(2). */
+const TMPFS_MAGIC = 0x01021994;
 export const MIB = 1 << 20;
 /** Bytes of a transfer that are no page: tables, control messages, maps. */
 export const OVERHEAD = 1 / 32;
@@ -62,9 +64,9 @@ export function identityOf(path: string): { size: number; blocks: number; mtimeM
   }
 }
 
-export function copyOf(path: string, to: string): string {
-  copyFileSync(path, to);
-  return to;
+/** Asserts that a file takes so many pages and no more, on a filesystem that counts each of them. */
+export function takesPages(t: ExecutionContext, path: string, pages: number): void {
+  if (statfsSync(path).type === TMPFS_MAGIC) t.is(allocatedPages(path), pages, 'what is zero or free is a hole');
 }
 
 /** Whole numbers below a bound, the same for the same seed. */
