@@ -17,38 +17,33 @@ interface Kept {
   readonly payload: Buffer;
 }
 
-type Feed = (decoder: FrameDecoder, chunk: Buffer) => Kept[];
+/** Gives a chunk to a decoder and every frame that it completes to `keep`. */
+type Feed = (decoder: FrameDecoder, chunk: Buffer, keep: (frame: Kept) => void) => void;
 
-/** All frames that are ready, recycled. */
-function take(decoder: FrameDecoder): Kept[] {
-  const kept: Kept[] = [];
+/** Keeps all frames that are ready, and recycles them. */
+function take(decoder: FrameDecoder, keep: (frame: Kept) => void): void {
   for (let frame = decoder.shift(); frame !== undefined; frame = decoder.shift()) {
-    kept.push({ header: frame.header, payload: Buffer.from(frame.payload) });
+    keep({ header: frame.header, payload: Buffer.from(frame.payload) });
     decoder.recycle(frame);
   }
-  return kept;
 }
 
 /** By `push`, again and again for as long as not all was taken. */
-const pushed: Feed = (decoder, chunk) => {
-  const kept: Kept[] = [];
+const pushed: Feed = (decoder, chunk, keep) => {
   for (let taken = 0; taken < chunk.length;) {
     taken += decoder.push(chunk.subarray(taken));
-    kept.push(...take(decoder));
+    take(decoder, keep);
   }
-  return kept;
 };
 
 /** By `target` and `advance`, as a kernel fills memory that it was given: never beyond its end. */
-const written: Feed = (decoder, chunk) => {
-  const kept: Kept[] = [];
+const written: Feed = (decoder, chunk, keep) => {
   for (let at = 0; at < chunk.length;) {
     const count = chunk.copy(decoder.target(), 0, at);
     decoder.advance(count);
     at += count;
-    kept.push(...take(decoder));
+    take(decoder, keep);
   }
-  return kept;
 };
 
 const FEEDS = { push: pushed, 'target and advance': written };
@@ -57,13 +52,15 @@ const FEEDS = { push: pushed, 'target and advance': written };
 function decode(chunks: readonly Buffer[], feed: Feed = pushed): { frames: Kept[]; error?: BallastError } {
   const decoder = new FrameDecoder();
   const frames: Kept[] = [];
-  for (const chunk of chunks) {
-    try {
-      frames.push(...feed(decoder, chunk));
-    } catch (error) {
-      if (!(error instanceof BallastError)) throw error;
-      return { frames: [...frames, ...take(decoder)], error };
-    }
+  const keep = (frame: Kept): void => {
+    frames.push(frame);
+  };
+  try {
+    for (const chunk of chunks) feed(decoder, chunk, keep);
+  } catch (error) {
+    if (!(error instanceof BallastError)) throw error;
+    take(decoder, keep);
+    return { frames, error };
   }
   return { frames };
 }
@@ -205,11 +202,15 @@ testProp(
   (t, changes) => {
     const bytes = changes
       .filter(([at]) => !isPageByte(at))
-      .reduce((stream, [at, change]) => damaged(stream, at, change), STREAM);
+      .reduce<Buffer>((stream, [at, change]) => damaged(stream, at, change), STREAM);
     const { frames, error } = decode([bytes]);
     t.deepEqual(payloadsOf(frames), EXPECTED.slice(0, frames.length));
     if (error === undefined) t.is(frames.length, EXPECTED.length);
-    else t.true(([ErrorCode.CORRUPT_STREAM, ErrorCode.VERSION] as string[]).includes(error.code), error.code);
+    else
+      t.true(
+        ([ErrorCode.CORRUPT_STREAM, ErrorCode.VERSION, ErrorCode.TLS] as string[]).includes(error.code),
+        error.code,
+      );
   },
 );
 
@@ -218,8 +219,9 @@ testProp(
   [fc.uint8Array({ maxLength: 300 }), fc.boolean()],
   (t, bytes, hasPreamble) => {
     const { error } = decode(hasPreamble ? [PREAMBLE, Buffer.from(bytes)] : [Buffer.from(bytes)]);
-    const documented: (string | undefined)[] = [ErrorCode.CORRUPT_STREAM, ErrorCode.PROTOCOL, ErrorCode.VERSION];
-    t.true([undefined, ...documented].includes(error?.code));
+    const { CORRUPT_STREAM, PROTOCOL, VERSION, TLS } = ErrorCode;
+    const documented: (string | undefined)[] = [undefined, CORRUPT_STREAM, PROTOCOL, VERSION, TLS];
+    t.true(documented.includes(error?.code));
   },
 );
 
@@ -270,7 +272,7 @@ for (const { who, bytes, name } of [
 ]) {
   test(`a stranger is named: ${who}`, (t) => {
     const { error, frames } = decode([Buffer.from(bytes, 'latin1')]);
-    t.is(error?.code, ErrorCode.VERSION);
+    t.is(error?.code, /TLS/.test(name.source) ? ErrorCode.TLS : ErrorCode.VERSION);
     t.regex(error?.message ?? '', name);
     t.is(frames.length, 0);
   });
