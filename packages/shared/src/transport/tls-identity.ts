@@ -1,3 +1,4 @@
+import { X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createSecureContext, type PeerCertificate, type SecureContextOptions } from 'node:tls';
@@ -13,8 +14,8 @@ export type TlsSide = 'server' | 'client';
  */
 export function readTlsIdentity(directory: string, side: TlsSide): SecureContextOptions {
   const identity: SecureContextOptions = {
-    ca: readPem(join(directory, 'ca-cert.pem')),
-    cert: readPem(join(directory, `${side}-cert.pem`)),
+    ca: readCertificate(join(directory, 'ca-cert.pem')),
+    cert: readCertificate(join(directory, `${side}-cert.pem`)),
     key: readPem(join(directory, `${side}-key.pem`)),
     minVersion: 'TLSv1.3',
   };
@@ -28,6 +29,26 @@ export function readTlsIdentity(directory: string, side: TlsSide): SecureContext
     );
   }
   return identity;
+}
+
+/** Node takes an authority that is no certificate without a word, and then trusts nobody. */
+function readCertificate(path: string): Buffer {
+  const pem = readPem(path);
+  try {
+    new X509Certificate(pem);
+    if (pem.includes('-----BEGIN')) return pem;
+  } catch (error) {
+    throw noCertificate(path, error);
+  }
+  throw noCertificate(path);
+}
+
+function noCertificate(path: string, cause?: unknown): BallastError {
+  return new BallastError(
+    ErrorCode.TLS,
+    `${path} holds no certificate; expected one in PEM, which begins with '-----BEGIN CERTIFICATE-----'`,
+    { cause },
+  );
 }
 
 function readPem(path: string): Buffer {
@@ -104,14 +125,10 @@ export function describeSubject(certificate: PeerCertificate): string {
   return names.length === 0 ? 'no name' : [...new Set(names)].join(', ');
 }
 
-/**
- * Subject alternative names of a kind. Node writes them as one text and puts in quotes what could be mistaken for a
- * separator; such a name is nobody's, and is left out with all that it has between its quotes.
- */
+/** Subject alternative names of a kind. Node separates them by commas, and escapes a comma within one. */
 function alternativesOf({ subjectaltname = '' }: PeerCertificate, kind: 'DNS:' | 'IP Address:'): string[] {
   return subjectaltname
-    .replace(/"(?:[^"\\]|\\.)*"/g, '"')
     .split(', ')
-    .filter((name) => name.startsWith(kind) && !name.includes('"'))
+    .filter((name) => name.startsWith(kind))
     .map((name) => name.slice(kind.length));
 }
