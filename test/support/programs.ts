@@ -26,6 +26,8 @@ export interface ProgramOptions {
   /** Runs as another user. */
   readonly uid?: number;
   readonly gid?: number;
+  /** A command that runs the program in its own place, such as `ip netns exec NAME`. */
+  readonly within?: readonly string[];
 }
 
 /** One of the two real programs, as a process of its own; killed at the end of the test if it still runs. */
@@ -37,7 +39,10 @@ export class Program {
   #over = false;
 
   private constructor(t: ExecutionContext, path: string, args: readonly string[], options: ProgramOptions) {
-    this.#child = spawn(process.execPath, [path, ...args], { stdio: ['ignore', 'pipe', 'pipe'], ...options });
+    const { within = [], ...spawning } = options;
+    const words: readonly string[] = [...within, process.execPath, path, ...args];
+    const [command = process.execPath, ...rest] = words;
+    this.#child = spawn(command, rest, { stdio: ['ignore', 'pipe', 'pipe'], ...spawning });
     this.#child.stdout.setEncoding('utf8').on('data', (text: string) => {
       this.#stdout += text;
     });
@@ -65,6 +70,11 @@ export class Program {
 
   static receiver(t: ExecutionContext, args: readonly string[], options: ProgramOptions = {}): Program {
     return new Program(t, RECEIVER, args, options);
+  }
+
+  get pid(): number {
+    if (this.#child.pid === undefined) throw new Error('the program did not start');
+    return this.#child.pid;
   }
 
   get stderr(): string {

@@ -181,7 +181,7 @@ export class Listener {
     this.#dropOldest();
     const timer = setTimeout(() => {
       connection.fail(
-        new BallastError(ErrorCode.TIMEOUT, `${address} connected and said nothing for ${HELLO_TIMEOUT_MS / 1000} s`),
+        new BallastError(ErrorCode.TIMEOUT, `it connected and said nothing for ${HELLO_TIMEOUT_MS / 1000} s`),
       );
     }, HELLO_TIMEOUT_MS);
     try {

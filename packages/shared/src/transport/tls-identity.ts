@@ -92,6 +92,7 @@ export function explainVerification(code: string): string {
 export function explainHandshake(error: Error): string | undefined {
   const code = systemCode(error) ?? '';
   if (code === 'ERR_TLS_CERT_ALTNAME_INVALID') return error.message;
+  if (code === 'ERR_TLS_HANDSHAKE_TIMEOUT') return 'it did not finish the TLS handshake in time';
   if (code === 'ERR_SSL_HTTP_REQUEST') return 'the other side speaks HTTP';
   if (
     /ERR_SSL_(WRONG_VERSION_NUMBER|PACKET_LENGTH_TOO_LONG|UNKNOWN_PROTOCOL|BAD_RECORD_TYPE|RECORD_LAYER_FAILURE|UNEXPECTED_MESSAGE)/.test(
