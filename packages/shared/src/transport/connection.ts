@@ -400,8 +400,6 @@ export class Connection {
       this.#sendNow({ type: FrameType.control, checked: encodeControl({ kind: 'heartbeat' }) });
     }
     // While this side does not listen, because nobody calls `next`, it cannot tell whether the peer is silent.
-    if (!this.wantsBytes || this.#stalled.length > 0) this.#lastIn = now;
-    // A peer that has more to say than this side has taken in yet is not silent.
     if (!this.wantsBytes || this.#stalled.length > 0) this.#alive();
     if (now - this.#lastIn < this.#timeoutMs) return;
     if (!this.#suspectedSilence) {
