@@ -46,7 +46,8 @@ export async function withRetries<T>(attempts: Attempts<T>, { retryMs, signal, o
       deadline = performance.now() + retryMs;
       pause = FIRST_PAUSE_MS;
     }
-    if (!attempts.accepted) {
+    // A greeting that was damaged on the way says nothing against the receiver.
+    if (!attempts.accepted && error.code !== ErrorCode.CORRUPT_STREAM) {
       // A receiver that was busy and is gone by now: what it said is the reason.
       if (error.code !== ErrorCode.BUSY) throw error.code === ErrorCode.CONNECT && busy !== undefined ? busy : error;
       busy = error;
