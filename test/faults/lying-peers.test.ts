@@ -1,0 +1,460 @@
+import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { existsSync } from 'node:fs';
+import { connect, createServer, type Socket } from 'node:net';
+import test, { type ExecutionContext } from 'ava';
+import { sendMemory } from '@ballast/sender';
+import type { TransferResult } from '@ballast/shared/events';
+import type { BallastError } from '@ballast/shared/errors';
+import { HINT_SIZE, digestOf, pageHints } from '@ballast/shared/integrity';
+import {
+  Dialect,
+  FrameType,
+  HoldingsEncoder,
+  LEAF_RECORD_SIZE,
+  SESSION_SIZE,
+  decodeLeafRecords,
+  encodeLeafRecord,
+  type HeldLeaf,
+  type LeafRecord,
+  type Summary,
+} from '@ballast/shared/protocol';
+import { byDataEvents, type Connection } from '@ballast/shared/transport';
+import { Fill, LEAF, PAGE, contentsOf, writeMemoryFile, type Layout } from '../support/memory-file.js';
+import { codeOf, listen, messageOf, orBallastError, type Waiting } from '../support/transfer.js';
+import { scene } from './scenes.js';
+
+/** 64 leaves of data. */
+const LAYOUT: Layout = [{ fill: Fill.data, pages: 1024 }];
+const CONTENTS = contentsOf(LAYOUT);
+const LEAVES = 64;
+const NO_DIGEST = Buffer.alloc(32);
+
+function peerOf(t: ExecutionContext, socket: Socket): Connection {
+  t.teardown(() => socket.destroy());
+  return byDataEvents(socket, { timeoutMs: 10_000, peer: 'the program under test' });
+}
+
+/** Lets the real sender talk to a receiver that does what the test says, and tells how the sender ended. */
+async function sendTo(
+  t: ExecutionContext,
+  behave: (connection: Connection) => Promise<void>,
+): Promise<TransferResult | BallastError> {
+  const { source } = await scene(t, LAYOUT, 1);
+  const server = createServer();
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  t.teardown(() => server.close());
+  server.on('connection', (socket) => {
+    const connection = peerOf(t, socket);
+    // Whatever the sender does about the lies, it does in the end by closing.
+    behave(connection).catch(() => undefined);
+  });
+  const bound = server.address();
+  if (bound === null || typeof bound === 'string') throw new Error('the server has no address');
+  return await orBallastError(
+    sendMemory({ files: [source], to: { host: '127.0.0.1', port: bound.port }, timeoutMs: 10_000, retryMs: 0 }),
+  );
+}
+
+/** What a receiver would hold of a leaf that is as the source has it. */
+function heldLeaf(leaf: number): HeldLeaf {
+  const pages = CONTENTS.subarray(leaf * LEAF, (leaf + 1) * LEAF);
+  return { leaf, mask: 0xffff, digest: digestOf(pages), hints: pageHints(pages) };
+}
+
+async function tell(connection: Connection, held: readonly HeldLeaf[], region = 0): Promise<void> {
+  const encoder = new HoldingsEncoder();
+  for (const leaf of held) encoder.add(leaf);
+  const { count, base } = encoder;
+  await connection.send({ type: FrameType.holdings, region, count, base, checked: encoder.take() });
+}
+
+async function tellEnd(connection: Connection, base = LEAVES): Promise<void> {
+  await connection.send({ type: FrameType.holdings, region: 0, count: 0, base, checked: Buffer.alloc(0) });
+}
+
+/** Reads to `end` and returns it with the leaves that came before. */
+async function readToEnd(
+  connection: Connection,
+): Promise<{ records: LeafRecord[]; pages: Buffer[]; root: Uint8Array }> {
+  const records: LeafRecord[] = [];
+  const pages: Buffer[] = [];
+  for (;;) {
+    const { control, frame } = await connection.next();
+    if (control?.kind === 'end') return { records, pages, root: control.root };
+    if (frame?.header.type !== FrameType.leaves) continue;
+    const payload = Buffer.from(frame.payload);
+    for (const record of decodeLeafRecords(frame.header, payload, LEAVES * LEAF)) {
+      records.push(record);
+      pages.push(payload.subarray(record.at, record.at + record.stored));
+    }
+  }
+}
+
+test('a receiver whose hints lie about pages gets the leaves whole when it asks for them', async (t) => {
+  const again: Buffer[] = [];
+  const ended = await sendTo(t, async (connection) => {
+    await connection.expect('hello');
+    await connection.sendControl({ kind: 'welcome', holds: true });
+    // The hints of all pages are right, and still the leaf is another.
+    await tell(
+      connection,
+      Array.from({ length: LEAVES }, (_, leaf) => ({ ...heldLeaf(leaf), digest: NO_DIGEST })),
+    );
+    await tellEnd(connection);
+    const first = await readToEnd(connection);
+    t.true(first.records.every((record) => record.sent === 0));
+    await connection.sendControl({
+      kind: 'resend',
+      leaves: [
+        [0, 3],
+        [0, 60],
+      ],
+    });
+    const second = await readToEnd(connection);
+    again.push(...second.pages);
+    await connection.sendControl({ kind: 'verified', root: second.root });
+    await connection.expect('commit');
+    await connection.sendControl({ kind: 'published' });
+    await connection.expect('goodbye');
+    await connection.close();
+  });
+  t.is(codeOf(ended), undefined, messageOf(ended));
+  t.is(again.length, 2);
+  t.true(again[0]?.equals(CONTENTS.subarray(3 * LEAF, 4 * LEAF)));
+  t.true(again[1]?.equals(CONTENTS.subarray(60 * LEAF, 61 * LEAF)));
+});
+
+test('a receiver that claims hints of other pages gets those pages', async (t) => {
+  const ended = await sendTo(t, async (connection) => {
+    await connection.expect('hello');
+    await connection.sendControl({ kind: 'welcome', holds: true });
+    await tell(connection, [{ leaf: 0, mask: 0x0005, digest: NO_DIGEST, hints: Buffer.alloc(2 * HINT_SIZE, 7) }]);
+    await tellEnd(connection);
+    const { records } = await readToEnd(connection);
+    t.is(records.length, LEAVES);
+    t.true(records.every((record) => record.sent === 0xffff));
+    await connection.sendControl({ kind: 'verified', root: NO_DIGEST });
+    await connection.next();
+  });
+  t.is(codeOf(ended), 'E_DIGEST_MISMATCH');
+});
+
+const LIES: readonly (readonly [string, (connection: Connection) => Promise<void>])[] = [
+  [
+    'tells its holdings out of order',
+    async (connection) => {
+      await tell(connection, [heldLeaf(5)]);
+      await tell(connection, [heldLeaf(4)]);
+      await tellEnd(connection);
+    },
+  ],
+  [
+    'tells of a leaf twice',
+    async (connection) => {
+      await tell(connection, [heldLeaf(5)]);
+      await tell(connection, [heldLeaf(5)]);
+      await tellEnd(connection);
+    },
+  ],
+  [
+    'holds leaves beyond the memory',
+    async (connection) => {
+      await tell(connection, [{ ...heldLeaf(0), leaf: LEAVES }]);
+    },
+  ],
+  [
+    'ends its holdings beyond the memory',
+    async (connection) => {
+      await tellEnd(connection, LEAVES + 1);
+    },
+  ],
+  [
+    'tells more after the end of its holdings',
+    async (connection) => {
+      await tellEnd(connection);
+      await tell(connection, [heldLeaf(5)]);
+    },
+  ],
+  [
+    'holds another memory file',
+    async (connection) => {
+      await tell(connection, [heldLeaf(0)], 1);
+    },
+  ],
+  [
+    'verifies before it has told all that it holds',
+    async (connection) => {
+      await tell(connection, [heldLeaf(0)]);
+      await connection.sendControl({ kind: 'verified', root: NO_DIGEST });
+    },
+  ],
+];
+
+for (const [name, lie] of LIES) {
+  test(`a receiver that ${name} is given up`, async (t) => {
+    const ended = await sendTo(t, async (connection) => {
+      await connection.expect('hello');
+      await connection.sendControl({ kind: 'welcome', holds: true });
+      await lie(connection);
+      await readToEnd(connection);
+    });
+    t.is(codeOf(ended), 'E_PROTOCOL', messageOf(ended));
+  });
+}
+
+test('a receiver that asks for leaves again for ever is given up', async (t) => {
+  let rounds = 0;
+  const ended = await sendTo(t, async (connection) => {
+    await connection.expect('hello');
+    await connection.sendControl({ kind: 'welcome', holds: false });
+    for (; rounds < 1000; rounds++) {
+      await readToEnd(connection);
+      await connection.sendControl({ kind: 'resend', leaves: [[0, 7]] });
+    }
+  });
+  t.is(codeOf(ended), 'E_PROTOCOL', messageOf(ended));
+  t.true(rounds < 100);
+});
+
+for (const [name, leaf] of [
+  ['beyond the memory', [0, LEAVES]],
+  ['beyond all memory', [0, Number.MAX_SAFE_INTEGER]],
+  ['of a memory file that there is not', [7, 0]],
+] as const) {
+  test(`a receiver that asks for a leaf ${name} gets nothing, or is given up`, async (t) => {
+    const ended = await sendTo(t, async (connection) => {
+      await connection.expect('hello');
+      await connection.sendControl({ kind: 'welcome', holds: false });
+      await readToEnd(connection);
+      await connection.sendControl({ kind: 'resend', leaves: [[...leaf]] });
+      const { records } = await readToEnd(connection);
+      t.is(records.length, 0);
+      await connection.sendControl({ kind: 'verified', root: NO_DIGEST });
+      await connection.next();
+    });
+    t.true(['E_PROTOCOL', 'E_DIGEST_MISMATCH'].includes(codeOf(ended) ?? ''), messageOf(ended));
+  });
+}
+
+test('a receiver that asks for the same leaf twice in one breath gets it once', async (t) => {
+  const ended = await sendTo(t, async (connection) => {
+    await connection.expect('hello');
+    await connection.sendControl({ kind: 'welcome', holds: false });
+    await readToEnd(connection);
+    await connection.sendControl({
+      kind: 'resend',
+      leaves: [
+        [0, 9],
+        [0, 2],
+        [0, 9],
+      ],
+    });
+    const { records } = await readToEnd(connection);
+    t.deepEqual(
+      records.map((record) => record.leaf),
+      [2, 9],
+    );
+    await connection.sendControl({ kind: 'verified', root: NO_DIGEST });
+    await connection.next();
+  });
+  t.is(codeOf(ended), 'E_DIGEST_MISMATCH', messageOf(ended));
+});
+
+test('a receiver that says it published what was never committed is not believed', async (t) => {
+  const ended = await sendTo(t, async (connection) => {
+    await connection.expect('hello');
+    await connection.sendControl({ kind: 'published-before', root: NO_DIGEST });
+    await connection.next();
+  });
+  t.is(codeOf(ended), 'E_PROTOCOL', messageOf(ended));
+});
+
+test('a receiver that publishes without a commit is not believed', async (t) => {
+  const ended = await sendTo(t, async (connection) => {
+    await connection.expect('hello');
+    await connection.sendControl({ kind: 'welcome', holds: false });
+    await readToEnd(connection);
+    await connection.sendControl({ kind: 'published' });
+    await connection.next();
+  });
+  t.is(codeOf(ended), 'E_PROTOCOL', messageOf(ended));
+});
+
+const SUMMARY: Summary = {
+  strategy: 'bitmap',
+  dataBytes: 0,
+  zeroBytes: 0,
+  freeBytes: 0,
+  scannedPages: 0,
+  askedPages: 0,
+  whiteouts: 0,
+  mapBytes: 0,
+  sentBytes: 0,
+  mapDigest: '0'.repeat(64),
+};
+
+/** Lets a sender that does what the test says talk to the real receiver, and tells how the receiver ended. */
+async function receiveFrom(
+  t: ExecutionContext,
+  behave: (connection: Connection) => Promise<void>,
+  held?: Layout,
+): Promise<{ ended: TransferResult | BallastError; copy: string }> {
+  const { copy } = await scene(t, [{ fill: Fill.hole, pages: 1024 }], 1);
+  if (held !== undefined) writeMemoryFile(`${copy}.partial`, held);
+  const waiting: Waiting = await listen({ files: [copy], timeoutMs: 1000 });
+  const socket = connect(waiting.address);
+  const connection = peerOf(t, socket);
+  const lying = (async (): Promise<void> => {
+    await connection.sendControl({
+      kind: 'hello',
+      session: randomBytes(SESSION_SIZE),
+      regions: [LEAVES * LEAF],
+      dialect: Dialect.ranges,
+      dataBytesAtMost: LEAVES * LEAF,
+    });
+    await connection.expect('welcome');
+    await behave(connection);
+    for (;;) await connection.next();
+  })().catch(() => undefined);
+  const ended = await orBallastError(waiting.result);
+  await lying;
+  return { ended, copy };
+}
+
+/** Sends leaves, of each the pages in `sent` only. */
+async function sendLeavesOf(
+  connection: Connection,
+  leaves: readonly number[],
+  sent = 0xffff,
+  digest?: Buffer,
+): Promise<void> {
+  const [base = 0] = leaves;
+  const table = Buffer.alloc(leaves.length * LEAF_RECORD_SIZE);
+  const pages: Buffer[] = [];
+  for (const [index, leaf] of leaves.entries()) {
+    const all = CONTENTS.subarray(leaf * LEAF, (leaf + 1) * LEAF);
+    for (let page = 0; page < 16; page++)
+      if ((sent & (1 << page)) !== 0) pages.push(all.subarray(page * PAGE, (page + 1) * PAGE));
+    const stored =
+      Array.from({ length: 16 }, (_, page) => (sent >> page) & 1).reduce((sum, bit) => sum + bit, 0) * PAGE;
+    encodeLeafRecord(table, index, leaf - base, 0xffff, sent, stored, digest ?? digestOf(all));
+  }
+  await connection.send({
+    type: FrameType.leaves,
+    count: leaves.length,
+    base,
+    checked: table,
+    pages: Buffer.concat(pages),
+  });
+}
+
+function leavesFrom(start: number, end: number): number[] {
+  return Array.from({ length: end - start }, (_, n) => start + n);
+}
+
+async function sendAll(connection: Connection): Promise<void> {
+  for (let leaf = 0; leaf < LEAVES; leaf += 16) await sendLeavesOf(connection, leavesFrom(leaf, leaf + 16));
+}
+
+test('a sender that leaves out pages of a fresh memory is given up', async (t) => {
+  const { ended, copy } = await receiveFrom(t, async (connection) => {
+    await sendLeavesOf(connection, [0], 0x7fff);
+  });
+  t.is(codeOf(ended), 'E_PROTOCOL', messageOf(ended));
+  t.regex(messageOf(ended), /left out pages of leaf 0 that nothing here holds/);
+  t.false(existsSync(copy));
+});
+
+test('a sender that leaves out pages that the partial file does not hold is given up', async (t) => {
+  const { ended, copy } = await receiveFrom(
+    t,
+    async (connection) => {
+      await sendLeavesOf(connection, leavesFrom(0, 8), 0);
+      await sendLeavesOf(connection, [8], 0x00ff);
+    },
+    [
+      { fill: Fill.data, pages: 128 + 7 },
+      { fill: Fill.hole, pages: 1024 - 135 },
+    ],
+  );
+  t.is(codeOf(ended), 'E_PROTOCOL', messageOf(ended));
+  t.false(existsSync(copy));
+});
+
+test('a sender that leaves out pages that are other ones in the partial file is asked for them', async (t) => {
+  const asked: (readonly [number, number])[] = [];
+  const { ended, copy } = await receiveFrom(
+    t,
+    async (connection) => {
+      // Read what it holds, as an honest sender does, and take no notice.
+      for (let told = 0; told < LEAVES;) {
+        const { frame } = await connection.next();
+        told = frame?.header.count === 0 ? LEAVES : told;
+      }
+      await sendLeavesOf(connection, leavesFrom(0, LEAVES), 0);
+      await connection.sendControl({ kind: 'end', root: NO_DIGEST, summary: SUMMARY });
+      asked.push(...(await connection.expect('resend')).leaves);
+      await connection.close();
+    },
+    [
+      { fill: Fill.data, pages: 1008 },
+      { fill: Fill.speck, pages: 16 },
+    ],
+  );
+  t.deepEqual(asked, [[0, 63]]);
+  t.not(codeOf(ended), undefined);
+  t.false(existsSync(copy));
+});
+
+test('a leaf that never is what its digest says ends the transfer after a few attempts', async (t) => {
+  let rounds = 0;
+  const { ended, copy } = await receiveFrom(t, async (connection) => {
+    await sendAll(connection).catch(() => undefined);
+    await sendLeavesOf(connection, [0], 0xffff, NO_DIGEST).catch(() => undefined);
+  });
+  t.is(codeOf(ended), 'E_PROTOCOL', messageOf(ended));
+  const wrong = await receiveFrom(t, async (connection) => {
+    await sendLeavesOf(connection, [0], 0xffff, NO_DIGEST);
+    await sendLeavesOf(connection, leavesFrom(1, 15));
+    for (let leaf = 15; leaf < LEAVES; leaf += 7) await sendLeavesOf(connection, leavesFrom(leaf, leaf + 7));
+    for (; rounds < 100; rounds++) {
+      await connection.sendControl({ kind: 'end', root: NO_DIGEST, summary: SUMMARY });
+      await connection.expect('resend');
+      await sendLeavesOf(connection, [0], 0xffff, NO_DIGEST);
+    }
+  });
+  t.is(codeOf(wrong.ended), 'E_DIGEST_MISMATCH', messageOf(wrong.ended));
+  t.is(rounds, 3);
+  t.false(existsSync(copy));
+  t.false(existsSync(wrong.copy));
+});
+
+test('a sender that says it is done before it has told about every page is given up', async (t) => {
+  const { ended, copy } = await receiveFrom(t, async (connection) => {
+    await sendLeavesOf(connection, leavesFrom(0, 8));
+    await connection.sendControl({ kind: 'end', root: NO_DIGEST, summary: SUMMARY });
+  });
+  t.is(codeOf(ended), 'E_PROTOCOL', messageOf(ended));
+  t.regex(messageOf(ended), /never told about the page at offset 524288/);
+  t.false(existsSync(copy));
+});
+
+test('a sender whose root is not that of what it sent gets nothing published', async (t) => {
+  const { ended, copy } = await receiveFrom(t, async (connection) => {
+    await sendAll(connection);
+    await connection.sendControl({ kind: 'end', root: NO_DIGEST, summary: SUMMARY });
+  });
+  t.is(codeOf(ended), 'E_DIGEST_MISMATCH', messageOf(ended));
+  t.false(existsSync(copy));
+});
+
+test('a sender that commits before anything was verified is given up', async (t) => {
+  const { ended, copy } = await receiveFrom(t, async (connection) => {
+    await sendAll(connection);
+    await connection.sendControl({ kind: 'commit' });
+  });
+  t.is(codeOf(ended), 'E_PROTOCOL', messageOf(ended));
+  t.false(existsSync(copy));
+});
