@@ -161,12 +161,12 @@ for (const side of ['sender', 'receiver'] as const) {
     const scenario = await prepare(t);
     await scenario.hosts.sender.limit('100mbit');
     const running = await start(t, scenario, {
-      receive: ['--insecure', '--timeout', '4'],
+      receive: ['--insecure', '--timeout', '6'],
       send: ['--timeout', '4'],
     });
     await onTheWay(running.sender, 8 << 20);
     await scenario.hosts[side].link('down');
-    await sleep(6500);
+    await sleep(7500);
     await scenario.hosts[side].link('up');
     const { sent, done } = await right(t, running, scenario);
     t.true(retries(sent).length > 0);

@@ -9,7 +9,9 @@ import {
 } from '@ballast/shared/transport';
 
 export interface ConnectOptions {
-  /** Milliseconds to wait for the connection, and later for any word of the peer. */
+  /** Milliseconds to wait for the connection. */
+  readonly connectMs: number;
+  /** Milliseconds to wait later for any word of the peer. */
   readonly timeoutMs: number;
   readonly tls: TlsDialOptions | undefined;
   readonly signal: AbortSignal | undefined;
@@ -21,7 +23,7 @@ export interface ConnectOptions {
  */
 export async function connectToReceiver(
   address: Address,
-  { timeoutMs, tls, signal }: ConnectOptions,
+  { connectMs, timeoutMs, tls, signal }: ConnectOptions,
 ): Promise<Connection> {
   const name = formatAddress(address);
   const { socket, ready, start, distrust } = dial(address.host, address.port, tls);
@@ -31,10 +33,10 @@ export async function connectToReceiver(
         reject(
           new BallastError(
             ErrorCode.CONNECT,
-            `nobody answered at ${name} within ${timeoutMs / 1000} s; check the address, the route and the firewall`,
+            `nobody answered at ${name} within ${connectMs / 1000} s; check the address, the route and the firewall`,
           ),
         );
-      }, timeoutMs);
+      }, connectMs);
       const settle = (then: () => void): void => {
         clearTimeout(timer);
         signal?.removeEventListener('abort', onAbort);

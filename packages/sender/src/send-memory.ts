@@ -58,6 +58,11 @@ export interface SendOptions {
 
 const DEFAULT_TIMEOUT_MS = 30_000;
 const DEFAULT_RETRY_MS = 60_000;
+/**
+ * Milliseconds that one attempt to get back to a receiver takes at most. The kernel asks a silent host again after
+ * pauses that double; a new attempt asks at once, while the receiver still waits.
+ */
+const RECONNECT_MS = 4000;
 /** Batches in use at once: those that the socket holds (4 MiB at most), one being filled, and one to spare. */
 const BATCHES = 8;
 /** Rounds of sending leaves again; each leaf of them may fail a few times, and the receiver counts those. */
@@ -146,7 +151,8 @@ class Session implements Attempts<TransferResult> {
   async #connect(): Promise<Connection> {
     const { to, timeoutMs = DEFAULT_TIMEOUT_MS, signal } = this.#options;
     try {
-      return await connectToReceiver(to, { timeoutMs, tls: this.#tls, signal });
+      const connectMs = this.accepted ? Math.min(timeoutMs, RECONNECT_MS) : timeoutMs;
+      return await connectToReceiver(to, { connectMs, timeoutMs, tls: this.#tls, signal });
     } catch (error) {
       throw this.#committed === undefined ? error : unacknowledged(BallastError.from(error));
     }
