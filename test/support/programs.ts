@@ -1,5 +1,4 @@
 import { spawn, type ChildProcessByStdio } from 'node:child_process';
-import { once } from 'node:events';
 import type { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -49,7 +48,12 @@ export class Program {
     this.#child.stderr.setEncoding('utf8').on('data', (text: string) => {
       this.#stderr += text;
     });
-    this.ended = once(this.#child, 'close').then(() => {
+    // A command that cannot be started says so where the program's own words would be.
+    this.#child.on('error', (error) => {
+      this.#stderr += error.message;
+      this.#over = true;
+    });
+    this.ended = new Promise((resolve) => this.#child.once('close', resolve)).then(() => {
       this.#over = true;
       return {
         status: this.#child.exitCode,
