@@ -311,7 +311,8 @@ class ProxiedConnection implements Link {
     });
     try {
       // Read to the end even when it hangs: what is not forwarded is lost, as on a cable that was pulled.
-      for await (const chunk of from) {
+      // A side that has ended what it says may still listen: the iterator must not destroy its socket then.
+      for await (const chunk of from.iterator({ destroyOnReturn: false })) {
         if (!Buffer.isBuffer(chunk)) throw new TypeError('a socket without an encoding gives buffers');
         count(chunk.length);
         let pieces: readonly Buffer[] = [chunk];
@@ -321,11 +322,11 @@ class ProxiedConnection implements Link {
           pieces = passed;
         }
         if (this.#hangs) {
-          await Promise.race([once(from, 'close'), once(to, 'close')]);
+          await closed(from, to);
           return;
         }
         for (const piece of pieces) {
-          if (piece.length > 0 && !to.write(piece)) await Promise.race([once(to, 'drain'), once(to, 'close')]);
+          if (piece.length > 0 && !to.write(piece)) await drained(to);
         }
       }
       if (!this.#hangs) to.end();
@@ -333,4 +334,23 @@ class ProxiedConnection implements Link {
       if (!this.#hangs) this.cut();
     }
   }
+}
+
+/** Resolves when more can be written, or nothing can any more. */
+async function drained(socket: Socket): Promise<void> {
+  if (socket.destroyed) return;
+  await new Promise<void>((resolve) => {
+    const settle = (): void => {
+      socket.off('drain', settle).off('close', settle);
+      resolve();
+    };
+    socket.on('drain', settle).on('close', settle);
+  });
+}
+
+async function closed(...sockets: readonly Socket[]): Promise<void> {
+  if (sockets.some((socket) => socket.destroyed)) return;
+  await new Promise<void>((resolve) => {
+    for (const socket of sockets) socket.once('close', resolve);
+  });
 }

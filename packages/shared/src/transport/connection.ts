@@ -32,8 +32,11 @@ const SLOWEST_BYTES_PER_SECOND = 2048;
 const MAX_INBOX = 16;
 /** Where bytes go that nobody wants any more. */
 const DISCARDED = Buffer.alloc(65536);
-/** Milliseconds that an aborting side waits for the other to read why. */
-const ABORT_LINGER_MS = 1500;
+/** Milliseconds that a closing side waits for the other to read why: again while much is still leaving, and in all. */
+const LINGER_MS = 1500;
+const LONGEST_LINGER_MS = 10_000;
+/** Bytes that must leave meanwhile for another wait. */
+const LINGER_BYTES = 65536;
 
 /** A frame to send: the header's fields that are not derived, and the payload in pieces. */
 export interface OutgoingFrame {
@@ -258,7 +261,7 @@ export class Connection {
   async close(): Promise<void> {
     this.#discard();
     this.#socket.end();
-    await this.#closedWithin(ABORT_LINGER_MS);
+    await this.#closedSoon();
   }
 
   /**
@@ -295,10 +298,16 @@ export class Connection {
     if (!this.#socket.destroyed) this.#socket.resume();
   }
 
-  async #closedWithin(milliseconds: number): Promise<void> {
-    const timer = setTimeout(() => this.#socket.destroy(), milliseconds);
+  /** Waits for the socket to close. On a slow link what was sent takes its time; a peer that reads nothing gets none. */
+  async #closedSoon(): Promise<void> {
+    const deadline = Date.now() + LONGEST_LINGER_MS;
+    let left = this.#inFlight;
+    const timer = setInterval(() => {
+      if (left - this.#inFlight < LINGER_BYTES || Date.now() >= deadline) this.#socket.destroy();
+      left = this.#inFlight;
+    }, LINGER_MS);
     await this.#closed;
-    clearTimeout(timer);
+    clearInterval(timer);
   }
 
   #heard(bytes: number): void {
@@ -396,7 +405,8 @@ export class Connection {
   /** Two ticks in a row must find silence, so that a loop that was busy for long does not blame the peer for it. */
   #tick(): void {
     const now = Date.now();
-    if (now - this.#lastOut >= this.#quietMs && this.#inFlight === 0 && this.#failure === undefined) {
+    const isOpen = this.#failure === undefined && this.#socket.writable;
+    if (now - this.#lastOut >= this.#quietMs && this.#inFlight === 0 && isOpen) {
       this.#sendNow({ type: FrameType.control, checked: encodeControl({ kind: 'heartbeat' }) });
     }
     // While this side does not listen, because nobody calls `next`, it cannot tell whether the peer is silent.

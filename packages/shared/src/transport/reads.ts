@@ -17,7 +17,7 @@ class DirectReads {
   readonly onread: OnReadOpts = {
     buffer: () => this.#connection?.target() ?? this.decoder.target(),
     callback: (count) => {
-      if (this.#connection === undefined) return true;
+      if (this.#connection === undefined) return false;
       this.#connection.received(count);
       return this.#connection.wantsBytes;
     },
@@ -47,15 +47,20 @@ export interface Dialling {
   readonly distrust: () => string | undefined;
 }
 
-/** Connects. The socket is returned at once; listen to its `ready` event and to `error`. */
+/** Connects. The socket is returned at once; listen to its `ready` event and to `error`. Nothing is read before `start`. */
 export function dial(host: string, port: number, tls?: TlsDialOptions): Dialling {
   if (tls !== undefined) return dialTls(host, port, tls);
   const reads = new DirectReads();
   const socket = connect({ host, port, onread: reads.onread });
+  socket.pause();
   return {
     socket,
     ready: 'connect',
-    start: (options) => reads.attach(new Connection(socket, reads.decoder, options)),
+    start(options) {
+      const connection = reads.attach(new Connection(socket, reads.decoder, options));
+      socket.resume();
+      return connection;
+    },
     distrust: () => undefined,
   };
 }
@@ -106,6 +111,8 @@ export function byDataEvents(socket: Socket, options: ConnectionOptions): Connec
   socket.on('data', (chunk: Buffer) => {
     connection.receivedChunk(chunk);
   });
+  // Listening alone does not wake a socket that was accepted paused, and a side that only sends must hear an abort, too.
+  socket.resume();
   return connection;
 }
 
