@@ -7,6 +7,7 @@ import {
   formatDuration,
   formatPercent,
   formatRate,
+  parseRate,
   parseSeconds,
 } from '@ballast/shared/cli';
 import { BallastError, ErrorCode } from '@ballast/shared/errors';
@@ -110,4 +111,43 @@ test('a time that a timer cannot keep, or below the least, is refused', (t) => {
     t.regex(t.throws(() => parseSeconds(text), { instanceOf: BallastError }).message, /out of range/);
   }
   t.regex(t.throws(() => parseSeconds('0.5', 1), { instanceOf: BallastError }).message, /expected 1 to/);
+});
+
+test('rates are bits where they say so and bytes otherwise, with or without "/s"', (t) => {
+  const cases: [string, number][] = [
+    ['10Gbit', 1.25e9],
+    ['100mbit', 12.5e6],
+    ['1.5 Mbit/s', 187_500],
+    ['8000kbit', 1e6],
+    ['500MiB', 500 * 1024 ** 2],
+    ['2gib/s', 2 * 1024 ** 3],
+    ['300 KiB', 300 * 1024],
+    ['1.5GB', 1.5e9],
+    ['250KB', 250e3],
+    ['250kB', 250e3],
+    ['200000B', 200e3],
+    ['unlimited', Infinity],
+  ];
+  for (const [text, bytesPerSecond] of cases) t.is(parseRate(text, 1), bytesPerSecond, text);
+});
+
+test('a rate whose unit is missing or could be bits as well as bytes is refused with what was expected', (t) => {
+  for (const text of [
+    '',
+    '10',
+    'fast',
+    '-1Gbit',
+    '1e3Mbit',
+    '10Mb',
+    '10mb',
+    '10Mbps',
+    '10b',
+    'Infinity',
+    '10 Gbit/min',
+  ]) {
+    const error = t.throws(() => parseRate(text, 1), { instanceOf: BallastError });
+    t.is(error.code, ErrorCode.USAGE);
+    t.regex(error.message, /is no rate; expected bits a second, such as 100Mbit/, text);
+  }
+  t.regex(t.throws(() => parseRate('1Mbit', 250_000), { instanceOf: BallastError }).message, /expected 2,000 kbit or/);
 });

@@ -17,6 +17,12 @@ export class PageBatch {
   #filled = 0;
   #count = 0;
   #base = 0;
+  readonly #limit: number;
+
+  /** @param limit bytes of pages after which it counts as full: a leaf at least, MAX_BATCH_BYTES at most */
+  constructor(limit = MAX_BATCH_BYTES) {
+    this.#limit = limit;
+  }
 
   /** Bytes of packed pages. */
   get filled(): number {
@@ -35,7 +41,7 @@ export class PageBatch {
 
   /** Leaves that surely fit, however many pages each has. */
   get room(): number {
-    return Math.min(Math.floor((MAX_BATCH_BYTES - this.#filled) / LEAF_SIZE), MAX_BATCH_LEAVES - this.#count);
+    return Math.min(Math.floor((this.#limit - this.#filled) / LEAF_SIZE), MAX_BATCH_LEAVES - this.#count);
   }
 
   /**
@@ -101,10 +107,15 @@ function trailingZeros(bits: number): number {
 export class BatchPool {
   #free: PageBatch[] = [];
   #unmade: number;
+  readonly #limit: number;
 
-  /** @param size batches, each a little over 1 MiB, made when first needed */
-  constructor(size: number) {
+  /**
+   * @param size batches, each a little over 1 MiB, made when first needed
+   * @param limit bytes of pages after which a batch counts as full
+   */
+  constructor(size: number, limit: number) {
     this.#unmade = size;
+    this.#limit = limit;
   }
 
   /**
@@ -117,7 +128,7 @@ export class BatchPool {
       if (batch !== undefined) return batch;
       if (this.#unmade > 0) {
         this.#unmade--;
-        return new PageBatch();
+        return new PageBatch(this.#limit);
       }
       await connection.flushed();
     }

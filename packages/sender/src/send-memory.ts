@@ -3,8 +3,9 @@ import { BallastError, ErrorCode } from '@ballast/shared/errors';
 import { everyInterval, type SendEvent, type TransferResult } from '@ballast/shared/events';
 import { emptyManifest, manifestRoot, type Manifest, type RegionManifest } from '@ballast/shared/integrity';
 import { ExtentSet, LEAF_SIZE, PAGE_SIZE } from '@ballast/shared/memory';
-import { Dialect, MAX_REGIONS, SESSION_SIZE, type Summary } from '@ballast/shared/protocol';
+import { Dialect, MAX_BATCH_BYTES, MAX_REGIONS, SESSION_SIZE, type Summary } from '@ballast/shared/protocol';
 import {
+  MIN_BANDWIDTH,
   formatAddress,
   readTlsIdentity,
   type Address,
@@ -39,6 +40,11 @@ export interface SendOptions {
   readonly strategy?: StrategyName;
   /** How the source is read. Default: pread. */
   readonly read?: ReadMethod;
+  /**
+   * Bytes a second that are sent at most, over all connections together and without bursts: bytes of the TCP stream, as
+   * iperf3 counts them. At least MIN_BANDWIDTH. Default: Infinity.
+   */
+  readonly bandwidth?: number;
   /** Reads the source once more at the end and fails when it is not what was sent. */
   readonly checkSource?: boolean;
   /** TLS 1.3 with the files of a directory as QEMU names them: ca-cert.pem, client-cert.pem, client-key.pem. */
@@ -65,6 +71,8 @@ const DEFAULT_RETRY_MS = 60_000;
 const RECONNECT_MS = 4000;
 /** Batches in use at once: those that the socket holds (4 MiB at most), one being filled, and one to spare. */
 const BATCHES = 8;
+/** Seconds that a frame takes at most where the bandwidth is capped: what is urgent, such as an abort, waits for it. */
+const SECONDS_PER_BATCH = 0.1;
 /** Rounds of sending leaves again; each leaf of them may fail a few times, and the receiver counts those. */
 const MAX_RESEND_ROUNDS = 64;
 
@@ -121,6 +129,10 @@ class Session implements Attempts<TransferResult> {
     };
   }
 
+  get #bandwidth(): number {
+    return this.#options.bandwidth ?? Infinity;
+  }
+
   get progress(): number {
     return this.#walked.sentBytes;
   }
@@ -135,6 +147,7 @@ class Session implements Attempts<TransferResult> {
     signal?.addEventListener('abort', onAbort, { once: true });
     try {
       if (signal?.aborted === true) onAbort();
+      if (Number.isFinite(this.#bandwidth)) await connection.pace(this.#bandwidth);
       const result = await this.#transfer(connection);
       await connection.close();
       return result;
@@ -194,7 +207,7 @@ class Session implements Attempts<TransferResult> {
 
       // Every page that may hold something: read, scan, hash, and send what the destination lacks.
       const manifest = emptyManifest(regionBytes);
-      const pool = new BatchPool(BATCHES);
+      const pool = new BatchPool(BATCHES, batchLimit(this.#bandwidth));
       for (const [index, region] of regions.entries()) {
         await sendLeaves(region, planOf(plans, index).scan, {
           connection,
@@ -330,6 +343,12 @@ function dataBytesAtMost(source: MemorySource, plans: readonly RegionPlan[]): nu
   );
 }
 
+/** Bytes of pages that one frame carries at most, in whole leaves. */
+function batchLimit(bytesPerSecond: number): number {
+  const leaves = Math.floor((bytesPerSecond * SECONDS_PER_BATCH) / LEAF_SIZE);
+  return Math.min(Math.max(leaves, 1) * LEAF_SIZE, MAX_BATCH_BYTES);
+}
+
 /** The pages to scan of the leaves that the receiver wants again. */
 function leavesAgain(leaves: readonly (readonly [number, number])[], region: number, plan: RegionPlan): ExtentSet {
   return ExtentSet.of(
@@ -365,6 +384,12 @@ function checkOptions(options: SendOptions): void {
     throw new BallastError(
       ErrorCode.USAGE,
       `${options.files.length} memory files were given; at most ${MAX_REGIONS} are possible`,
+    );
+  }
+  if (options.bandwidth !== undefined && !(options.bandwidth >= MIN_BANDWIDTH)) {
+    throw new BallastError(
+      ErrorCode.USAGE,
+      `a bandwidth of ${options.bandwidth} bytes a second is too little; expected ${MIN_BANDWIDTH} or more`,
     );
   }
 }

@@ -1,6 +1,6 @@
 import { STRATEGY_NAMES } from '../strategy.js';
-import { parseSeconds, runProgram } from '@ballast/shared/cli';
-import { parseAddress } from '@ballast/shared/transport';
+import { parseRate, parseSeconds, runProgram } from '@ballast/shared/cli';
+import { MIN_BANDWIDTH, parseAddress } from '@ballast/shared/transport';
 import { Option } from 'commander';
 import { parseBalloonOrigin, type BalloonOrigin } from '../balloon/balloon-map.js';
 import { ReadMethod } from '../source/memory-source.js';
@@ -25,6 +25,11 @@ export async function main(argv: readonly string[]): Promise<number> {
           .default('bitmap'),
       )
       .addOption(readOption())
+      .option(
+        '--bandwidth <RATE>',
+        'send no faster than this: bits a second, such as 10Gbit, or bytes a second, such as 500MiB (default: unlimited)',
+        (text: string) => parseRate(text, MIN_BANDWIDTH),
+      )
       .option('--check-source', 'read the source again at the end, and fail if it changed')
       .option(
         '--timeout <SECONDS>',

@@ -12,6 +12,7 @@ interface SendCliOptions extends CommonOptions {
   readonly balloon?: readonly BalloonOrigin[];
   readonly strategy: StrategyName;
   readonly read?: ReadMethod;
+  readonly bandwidth?: number;
   readonly checkSource?: boolean;
   readonly timeout: number;
   readonly retry: number;
@@ -47,6 +48,7 @@ export async function runSend(options: SendCliOptions, { args: files, output, si
       ? {}
       : { tls: { directory: tlsDir, ...(tlsHostname === undefined ? {} : { hostname: tlsHostname }) } }),
     signal,
+    ...(options.bandwidth === undefined ? {} : { bandwidth: options.bandwidth }),
     ...(options.read === undefined ? {} : { read: options.read }),
     ...(options.balloon === undefined ? {} : { balloon: options.balloon }),
     onEvent(event) {

@@ -23,5 +23,6 @@ export {
   formatDuration,
   formatPercent,
   formatRate,
+  parseRate,
   parseSeconds,
 } from './units.js';

@@ -109,3 +109,55 @@ export function parseSeconds(text: string, least = 0): number {
   }
   return seconds;
 }
+
+/** Bytes a second per unit; bits are decimal, as tc and iperf3 have them. */
+const BYTES_PER_UNIT: ReadonlyMap<string, number> = new Map([
+  ['bit', 1 / 8],
+  ['kbit', 1e3 / 8],
+  ['Mbit', 1e6 / 8],
+  ['Gbit', 1e9 / 8],
+  ['Tbit', 1e12 / 8],
+  ['B', 1],
+  ['kB', 1e3],
+  ['MB', 1e6],
+  ['GB', 1e9],
+  ['TB', 1e12],
+  ['KiB', 1024],
+  ['MiB', 1024 ** 2],
+  ['GiB', 1024 ** 3],
+  ['TiB', 1024 ** 4],
+]);
+
+/**
+ * Reads a rate as a user writes it: "10Gbit", "100mbit", "500MiB", "1.5 GB/s"; "unlimited". There is no default unit,
+ * since bits and bytes are mixed up too easily, and a lone "Mb" could be either.
+ * @param least bytes a second that are accepted at least
+ * @returns bytes a second; Infinity for "unlimited"
+ * @throws BallastError USAGE
+ */
+export function parseRate(text: string, least: number): number {
+  const trimmed = text.trim();
+  if (trimmed === 'unlimited') return Infinity;
+  const match = /^(\d+|\d*\.\d+)\s*([a-z]+?)(?:\/s)?$/i.exec(trimmed);
+  const unit = match?.[2] === undefined ? undefined : rateUnit(match[2]);
+  if (match === null || unit === undefined) {
+    throw new BallastError(
+      ErrorCode.USAGE,
+      `'${text}' is no rate; expected bits a second, such as 100Mbit or 10Gbit, bytes a second, such as 500MiB or 2GB, or unlimited`,
+    );
+  }
+  const bytesPerSecond = Number(match[1]) * unit;
+  if (bytesPerSecond >= least && bytesPerSecond <= Number.MAX_SAFE_INTEGER) return bytesPerSecond;
+  throw new BallastError(
+    ErrorCode.USAGE,
+    `'${text}' is out of range; expected ${formatCount((least * 8) / 1000)} kbit or more, or unlimited`,
+  );
+}
+
+/** Upper and lower case matter only where they tell bits from bytes: "mbit" and "mib" are what they seem, "mb" is not. */
+function rateUnit(name: string): number | undefined {
+  const exact = BYTES_PER_UNIT.get(name === 'KB' ? 'kB' : name);
+  if (exact !== undefined || name.length < 3) return exact;
+  for (const [known, bytes] of BYTES_PER_UNIT) if (known.toLowerCase() === name.toLowerCase()) return bytes;
+  return undefined;
+}

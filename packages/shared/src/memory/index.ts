@@ -12,7 +12,7 @@ export {
   seekData,
   seekHole,
   tryLock,
-} from './libc.js';
-export type { Mapping } from './libc.js';
+} from '../libc.js';
+export type { Mapping } from '../libc.js';
 export { PageCoverage, popCount } from './page-coverage.js';
 export { LEAF_PAGES, LEAF_SIZE, MAX_REGION_BYTES, PAGE_SIZE, checkRegionSize, leafCount } from './page.js';

@@ -13,6 +13,7 @@ import {
   type Frame,
   type FrameDecoder,
 } from '../protocol/index.js';
+import { UNPACED_SEGMENTS, inFlightLimit, paceSocket } from './pacing.js';
 import { explainHandshake } from './tls-identity.js';
 
 /** Bytes handed to the socket and not yet taken by the kernel, above which `send` waits. */
@@ -78,6 +79,7 @@ export class Connection {
 
   #sequence = 0;
   #inFlight = 0;
+  #maxInFlight = MAX_IN_FLIGHT;
   #bytesOut = 0;
   #bytesIn = 0;
   #lastOut = Date.now();
@@ -148,6 +150,20 @@ export class Connection {
     return this.#failure;
   }
 
+  /**
+   * Caps what this side sends, from now on; see `paceSocket`.
+   * @throws BallastError USAGE where that is not possible; the connection's failure
+   */
+  async pace(bytesPerSecond: number): Promise<void> {
+    paceSocket(this.#socket, bytesPerSecond);
+    this.#maxInFlight = Math.min(MAX_IN_FLIGHT, inFlightLimit(bytesPerSecond));
+    // One by one, or TLS would make a single segment of them.
+    for (let segment = 0; segment < UNPACED_SEGMENTS; segment++) {
+      this.#sendHeartbeat();
+      await this.flushed();
+    }
+  }
+
   /** Where the next bytes from the peer are to be written. */
   target(): Buffer {
     return this.#isFailed() || this.#discarding ? DISCARDED : this.#decoder.target();
@@ -181,14 +197,14 @@ export class Connection {
 
   /**
    * Sends a frame. Resolves when there is room for another, not when this one has arrived: at most MAX_IN_FLIGHT bytes
-   * (and one frame) wait in this process.
+   * (and one frame) wait in this process, less when it is paced.
    * @param onFlushed called once the kernel has taken the frame and its buffers may be reused, or never will
    * @throws the connection's failure
    */
   async send(frame: OutgoingFrame, onFlushed?: () => void): Promise<void> {
     this.#throwIfFailed();
     this.#sendNow(frame, onFlushed);
-    while (this.#inFlight > MAX_IN_FLIGHT) await this.flushed();
+    while (this.#inFlight > this.#maxInFlight) await this.flushed();
   }
 
   /**
@@ -354,6 +370,10 @@ export class Connection {
     this.#write(frame.pages === undefined ? [header, frame.checked] : [header, frame.checked, frame.pages], onFlushed);
   }
 
+  #sendHeartbeat(): void {
+    this.#sendNow({ type: FrameType.control, checked: encodeControl({ kind: 'heartbeat' }) });
+  }
+
   /** #inFlight rises here, by all that is handed to the socket, and falls when the kernel has taken it. */
   #write(pieces: readonly Buffer[], onFlushed?: () => void): void {
     const bytes = pieces.reduce((sum, piece) => sum + piece.length, 0);
@@ -407,7 +427,7 @@ export class Connection {
     const now = Date.now();
     const isOpen = this.#failure === undefined && this.#socket.writable;
     if (now - this.#lastOut >= this.#quietMs && this.#inFlight === 0 && isOpen) {
-      this.#sendNow({ type: FrameType.control, checked: encodeControl({ kind: 'heartbeat' }) });
+      this.#sendHeartbeat();
     }
     // While this side does not listen, because nobody calls `next`, it cannot tell whether the peer is silent.
     if (!this.wantsBytes || this.#stalled.length > 0) this.#alive();

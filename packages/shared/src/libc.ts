@@ -41,6 +41,7 @@ type CopyRangeCall = (
   length: number,
   flags: number,
 ) => number;
+type SetSocketOptionCall = (fd: number, level: number, option: number, value: Buffer, length: number) => number;
 type RenameCall = (fromDir: number, from: string, toDir: number, to: string, flags: number) => number;
 
 const lseek = libc.func('int64_t lseek(int fd, int64_t offset, int whence)') as LseekCall;
@@ -56,6 +57,10 @@ const copyFileRange = libc.func(
 const renameat2 = libc.func(
   'int renameat2(int fromDir, const char *from, int toDir, const char *to, unsigned int flags)',
 ) as RenameCall;
+
+const setsockopt = libc.func(
+  'int setsockopt(int fd, int level, int option, const void *value, uint32_t length)',
+) as SetSocketOptionCall;
 
 /** A system call that failed; `code` is the errno's name ("ENOSPC"), as in Node's own errors. */
 export class SystemCallError extends Error {
@@ -152,4 +157,9 @@ export function tryLock(fd: number): boolean {
  */
 export function renameNoReplace(from: string, to: string): void {
   if (renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE) !== 0) throw failure('renameat2');
+}
+
+/** setsockopt(2). `value` is what the option takes, in the machine's byte order. */
+export function setSocketOption(fd: number, level: number, option: number, value: Buffer): void {
+  if (setsockopt(fd, level, option, value, value.length) !== 0) throw failure('setsockopt');
 }
