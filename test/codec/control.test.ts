@@ -30,6 +30,8 @@ const aSummary: fc.Arbitrary<Summary> = fc.record({
   mapDigest: bytes(32).map((digest) => digest.toString('hex')),
 });
 
+const aChannelCount = fc.integer({ min: 0, max: 16 });
+
 /** Any message, of every kind. */
 const ARBITRARIES: { readonly [K in ControlKind]: fc.Arbitrary<ControlOf<K>> } = {
   hello: fc.record({
@@ -44,8 +46,18 @@ const ARBITRARIES: { readonly [K in ControlKind]: fc.Arbitrary<ControlOf<K>> } =
     ),
     dialect: fc.constantFrom(...Object.values(Dialect)),
     dataBytesAtMost: aByteCount,
+    channels: aChannelCount,
   }),
-  welcome: fc.record({ kind: fc.constant('welcome'), holds: fc.boolean() }),
+  welcome: fc.record({ kind: fc.constant('welcome'), holds: fc.boolean(), channels: aChannelCount }),
+  join: fc.record({ kind: fc.constant('join'), session: bytes(16) }),
+  joined: fc.record({ kind: fc.constant('joined') }),
+  ask: fc.record({
+    kind: fc.constant('ask'),
+    region: fc.integer({ min: 0, max: 63 }),
+    first: aByteCount,
+    end: aByteCount,
+  }),
+  finished: fc.record({ kind: fc.constant('finished') }),
   'published-before': fc.record({ kind: fc.constant('published-before'), root: bytes(32) }),
   refuse: fc.record({ kind: fc.constant('refuse'), code: aText, message: aText }),
   end: fc.record({ kind: fc.constant('end'), root: bytes(32), summary: aSummary }),
@@ -176,6 +188,7 @@ const HELLO: Readonly<Record<string, Packable>> = {
   regions: [4096],
   dialect: 'ranges',
   dataBytesAtMost: 0,
+  channels: 0,
 };
 const SUMMARY: Readonly<Record<string, Packable>> = {
   strategy: 'skip',

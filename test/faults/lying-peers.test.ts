@@ -96,7 +96,7 @@ test('a receiver whose hints lie about pages gets the leaves whole when it asks 
   const again: Buffer[] = [];
   const ended = await sendTo(t, async (connection) => {
     await connection.expect('hello');
-    await connection.sendControl({ kind: 'welcome', holds: true });
+    await connection.sendControl({ kind: 'welcome', holds: true, channels: 0 });
     // The hints of all pages are right, and still the leaf is another.
     await tell(
       connection,
@@ -129,7 +129,7 @@ test('a receiver whose hints lie about pages gets the leaves whole when it asks 
 test('a receiver that claims hints of other pages gets those pages', async (t) => {
   const ended = await sendTo(t, async (connection) => {
     await connection.expect('hello');
-    await connection.sendControl({ kind: 'welcome', holds: true });
+    await connection.sendControl({ kind: 'welcome', holds: true, channels: 0 });
     await tell(connection, [{ leaf: 0, mask: 0x0005, digest: NO_DIGEST, hints: Buffer.alloc(2 * HINT_SIZE, 7) }]);
     await tellEnd(connection);
     const { records } = await readToEnd(connection);
@@ -196,7 +196,7 @@ for (const [name, lie] of LIES) {
   test(`a receiver that ${name} is given up`, async (t) => {
     const ended = await sendTo(t, async (connection) => {
       await connection.expect('hello');
-      await connection.sendControl({ kind: 'welcome', holds: true });
+      await connection.sendControl({ kind: 'welcome', holds: true, channels: 0 });
       await lie(connection);
       await readToEnd(connection);
     });
@@ -208,7 +208,7 @@ test('a receiver that asks for leaves again for ever is given up', async (t) => 
   let rounds = 0;
   const ended = await sendTo(t, async (connection) => {
     await connection.expect('hello');
-    await connection.sendControl({ kind: 'welcome', holds: false });
+    await connection.sendControl({ kind: 'welcome', holds: false, channels: 0 });
     for (; rounds < 1000; rounds++) {
       await readToEnd(connection);
       await connection.sendControl({ kind: 'resend', leaves: [[0, 7]] });
@@ -226,7 +226,7 @@ for (const [name, leaf] of [
   test(`a receiver that asks for a leaf ${name} gets nothing, or is given up`, async (t) => {
     const ended = await sendTo(t, async (connection) => {
       await connection.expect('hello');
-      await connection.sendControl({ kind: 'welcome', holds: false });
+      await connection.sendControl({ kind: 'welcome', holds: false, channels: 0 });
       await readToEnd(connection);
       await connection.sendControl({ kind: 'resend', leaves: [[...leaf]] });
       const { records } = await readToEnd(connection);
@@ -241,7 +241,7 @@ for (const [name, leaf] of [
 test('a receiver that asks for the same leaf twice in one breath gets it once', async (t) => {
   const ended = await sendTo(t, async (connection) => {
     await connection.expect('hello');
-    await connection.sendControl({ kind: 'welcome', holds: false });
+    await connection.sendControl({ kind: 'welcome', holds: false, channels: 0 });
     await readToEnd(connection);
     await connection.sendControl({
       kind: 'resend',
@@ -274,7 +274,7 @@ test('a receiver that says it published what was never committed is not believed
 test('a receiver that publishes without a commit is not believed', async (t) => {
   const ended = await sendTo(t, async (connection) => {
     await connection.expect('hello');
-    await connection.sendControl({ kind: 'welcome', holds: false });
+    await connection.sendControl({ kind: 'welcome', holds: false, channels: 0 });
     await readToEnd(connection);
     await connection.sendControl({ kind: 'published' });
     await connection.next();
@@ -313,6 +313,7 @@ async function receiveFrom(
       regions: [LEAVES * LEAF],
       dialect: Dialect.ranges,
       dataBytesAtMost: LEAVES * LEAF,
+      channels: 0,
     });
     await connection.expect('welcome');
     await behave(connection);

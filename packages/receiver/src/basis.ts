@@ -32,12 +32,17 @@ export class Basis {
     this.#there = new RegionManifest(store.bytes);
   }
 
+  /** Size of the region in bytes. */
+  get bytes(): number {
+    return this.#store.bytes;
+  }
+
   /**
-   * Reads and hashes all there is, by ascending leaf, and tells the sender as it goes. Runs beside the frames that come
-   * in answer: the sender speaks of a leaf only after it was told about it.
+   * Reads and hashes what there is of the leaves from `first` up to, and without, `end`, and tells the sender as it goes.
+   * Runs beside the frames that come in answer: the sender speaks of a leaf only after it was told about it.
    * @throws BallastError READ, or the connection's failure
    */
-  async tell(connection: Connection, region: number): Promise<void> {
+  async tell(connection: Connection, region: number, first = 0, end = leafCount(this.#store.bytes)): Promise<void> {
     const encoder = new HoldingsEncoder();
     const flush = async (): Promise<void> => {
       if (encoder.count === 0) return;
@@ -45,7 +50,7 @@ export class Basis {
       await connection.send({ type: FrameType.holdings, region, count, base, checked: encoder.take() });
     };
     let pausedAt = performance.now();
-    for (let leaf = this.#nextLeaf(0); leaf !== undefined; leaf = this.#nextLeaf(leaf + 1)) {
+    for (let leaf = this.#nextLeaf(first); leaf !== undefined && leaf < end; leaf = this.#nextLeaf(leaf + 1)) {
       const held = this.#hash(leaf, this.#store, this.#here) ?? (this.#old && this.#hash(leaf, this.#old, this.#there));
       if (held !== undefined) encoder.add({ leaf, ...held });
       if (!encoder.hasRoom || encoder.count >= TELL_LEAVES) await flush();
@@ -56,7 +61,6 @@ export class Basis {
       }
     }
     await flush();
-    const end = leafCount(this.#store.bytes);
     await connection.send({ type: FrameType.holdings, region, count: 0, base: end, checked: Buffer.alloc(0) });
   }
 

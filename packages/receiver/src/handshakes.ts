@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net';
 import { createServer, type Server, type SecureContextOptions, type TLSSocket } from 'node:tls';
 import { BallastError, ErrorCode, systemCode } from '@ballast/shared/errors';
-import { PREAMBLE } from '@ballast/shared/protocol';
+import { CHANNEL_PREAMBLE, PREAMBLE } from '@ballast/shared/protocol';
 import { explainHandshake } from '@ballast/shared/transport';
 
 export interface HandshakeOptions {
@@ -13,6 +13,8 @@ export interface HandshakeOptions {
   readonly onSecure: (socket: TLSSocket) => void;
   /** A sender of ours that does not speak TLS. It understands what it is told, and so it is told. */
   readonly onPlain: (socket: Socket) => void;
+  /** A connection that wants to become a channel, and the bytes that it sent behind its opening. */
+  readonly onChannel?: (socket: Socket, rest: Buffer) => void;
   readonly onFailed: (socket: Socket, error: BallastError) => void;
 }
 
@@ -50,7 +52,7 @@ export class Handshakes {
   /** Takes a connection that was accepted and not read from. */
   take(socket: Socket): void {
     const peer = peerOf(socket);
-    const { timeoutMs, atMost, onFailed, onPlain } = this.#options;
+    const { timeoutMs, atMost, onChannel, onFailed, onPlain } = this.#options;
     this.#pending.set(peer, socket);
     const timer = setTimeout(() => {
       const message = `it connected and said nothing for ${timeoutMs / 1000} s`;
@@ -63,22 +65,34 @@ export class Handshakes {
       clearTimeout(timer);
       if (this.#pending.get(peer) === socket) this.#pending.delete(peer);
     });
-    socket.once('readable', () => {
-      clearTimeout(timer);
-      const first: unknown = socket.read();
-      if (!(first instanceof Buffer)) {
-        // It closed before it said anything.
-        socket.destroy();
+    let first = Buffer.alloc(0);
+    const onReadable = (): void => {
+      const more: unknown = socket.read();
+      if (!(more instanceof Buffer)) {
+        // It closed before it said anything, or enough.
+        if (socket.readableEnded || socket.destroyed) socket.destroy();
         return;
       }
-      socket.unshift(first);
-      if (first[0] === PREAMBLE[0]) {
-        this.#pending.delete(peer);
-        onPlain(socket);
-      } else {
+      first = Buffer.concat([first, more]);
+      // Only what speaks Ballast in the clear begins so, and there what counts is the last of the first bytes.
+      const isOurs = first.compare(PREAMBLE, 0, 1, 0, 1) === 0;
+      if (isOurs && first.length < PREAMBLE.length) return;
+      socket.removeListener('readable', onReadable);
+      clearTimeout(timer);
+      if (!isOurs) {
+        socket.unshift(first);
         this.#server.emit('connection', socket);
+        return;
       }
-    });
+      this.#pending.delete(peer);
+      if (onChannel !== undefined && first.subarray(0, CHANNEL_PREAMBLE.length).equals(CHANNEL_PREAMBLE)) {
+        onChannel(socket, first.subarray(CHANNEL_PREAMBLE.length));
+      } else {
+        socket.unshift(first);
+        onPlain(socket);
+      }
+    };
+    socket.on('readable', onReadable);
     if (this.#pending.size > atMost) this.#dropOldest();
   }
 

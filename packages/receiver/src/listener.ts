@@ -1,19 +1,20 @@
 import { createServer, type Server, type Socket } from 'node:net';
-import type { SecureContextOptions, TLSSocket } from 'node:tls';
+import type { SecureContextOptions } from 'node:tls';
 import { BallastError, ErrorCode, systemCode } from '@ballast/shared/errors';
-import type { ControlOf } from '@ballast/shared/protocol';
+import { Opening, type ControlOf } from '@ballast/shared/protocol';
 import {
   accept,
   byDataEvents,
-  certificateNames,
-  explainVerification,
+  duplicateDescriptor,
   formatAddress,
   isLoopback,
   type Address,
   type Connection,
   type ConnectionOptions,
 } from '@ballast/shared/transport';
+import type { ChannelConnection } from './channel/task.js';
 import { Handshakes } from './handshakes.js';
+import { distrust } from './trust.js';
 
 /** Connections that have not said hello yet; beyond that the oldest is dropped, so that idle strangers keep nobody out. */
 const MAX_STRANGERS = 256;
@@ -59,6 +60,8 @@ export class Listener {
   #current: Caller | undefined;
   /** A caller that came back before anyone waited for it. */
   #returned: Caller | undefined;
+  /** Where connections go that want to become a channel of the session being served. */
+  #channels: ((connection: ChannelConnection) => void) | undefined;
 
   private constructor(server: Server, options: ListenerOptions) {
     this.#server = server;
@@ -82,6 +85,12 @@ export class Listener {
       },
       onPlain(socket) {
         greetByEvents(socket, 'the sender does not speak TLS; give both sides the same TLS options');
+      },
+      onChannel: (socket, rest) => {
+        const address = addressOf(socket);
+        if (this.#channels === undefined) this.#turnedAway(address, noSession());
+        else this.#channels({ fd: duplicateDescriptor(socket), rest, greeted: false, address });
+        socket.destroy();
       },
       onFailed: (socket, error) => {
         this.#turnedAway(addressOf(socket), error);
@@ -109,6 +118,11 @@ export class Listener {
       options.onStranger(listenFailed(address, error));
     });
     return new Listener(server, options);
+  }
+
+  /** Whom it lets in; undefined for plain TCP. */
+  get tls(): ListenerTls | undefined {
+    return this.#options.tls;
   }
 
   /** The address that was bound: the real port where any was asked for. */
@@ -163,6 +177,11 @@ export class Listener {
     });
   }
 
+  /** Says where connections go from now on that want to become a channel; undefined to turn them away. */
+  routeChannels(take: ((connection: ChannelConnection) => void) | undefined): void {
+    this.#channels = take;
+  }
+
   /** Stops listening and ends every connection that has not become a caller. */
   async close(): Promise<void> {
     this.#server.close();
@@ -186,6 +205,11 @@ export class Listener {
     }, HELLO_TIMEOUT_MS);
     try {
       if (distrusted !== undefined) throw new BallastError(ErrorCode.TLS, distrusted);
+      if ((await connection.opening()) === Opening.channel) {
+        if (this.#channels === undefined) throw noSession();
+        this.#channels({ ...connection.handOver(), greeted: true, address });
+        return;
+      }
       const hello = await connection.expect('hello');
       this.#introduce({ connection, hello, address });
     } catch (error) {
@@ -237,19 +261,12 @@ export class Listener {
   }
 }
 
-function addressOf(socket: Socket): string {
-  return formatAddress({ host: socket.remoteAddress ?? 'unknown', port: socket.remotePort ?? 0 });
+function noSession(): BallastError {
+  return new BallastError(ErrorCode.BUSY, 'it wants to become a channel, and there is no session that waits for one');
 }
 
-/** Why a sender's certificate does not let it in, in words; undefined when it does. */
-function distrust(socket: TLSSocket, allowedNames: readonly string[]): string | undefined {
-  const certificate = socket.getPeerCertificate();
-  if (Object.keys(certificate).length === 0)
-    return 'the sender has no certificate; give it --tls-dir with client-cert.pem and client-key.pem';
-  if (!socket.authorized) return `the sender's certificate ${explainVerification(String(socket.authorizationError))}`;
-  const names = certificateNames(certificate);
-  if (allowedNames.length === 0 || names.some((name) => allowedNames.includes(name))) return undefined;
-  return `the sender's certificate is for ${names.join(', ') || 'no name'}, which --tls-allow does not name`;
+function addressOf(socket: Socket): string {
+  return formatAddress({ host: socket.remoteAddress ?? 'unknown', port: socket.remotePort ?? 0 });
 }
 
 function listenFailed(address: Address, error: Error): BallastError {

@@ -10,7 +10,8 @@ export class OldCopy implements ReadableRegion {
   readonly #path: string;
   readonly #fd: number;
 
-  private constructor(fd: number, path: string, bytes: number) {
+  /** @param fd open for reading; `close` closes it */
+  constructor(fd: number, path: string, bytes: number) {
     this.#fd = fd;
     this.#path = path;
     this.bytes = bytes;
@@ -45,6 +46,11 @@ export class OldCopy implements ReadableRegion {
       ErrorCode.BAD_FILE,
       `${path} is not a regular file; --reuse expects an older copy of the memory`,
     );
+  }
+
+  /** For another thread, which must not close it. */
+  get shared(): { readonly fd: number; readonly path: string; readonly bytes: number } {
+    return { fd: this.#fd, path: this.#path, bytes: this.bytes };
   }
 
   /** The descriptor, for copies that the filesystem makes itself. */

@@ -1,32 +1,20 @@
 import { BallastError, ErrorCode } from '@ballast/shared/errors';
 import { everyInterval, type TransferResult } from '@ballast/shared/events';
 import { manifestRoot } from '@ballast/shared/integrity';
-import {
-  Dialect,
-  FrameType,
-  MAX_PAYLOAD,
-  MAX_RESEND_LEAVES,
-  type ControlOf,
-  type Frame,
-} from '@ballast/shared/protocol';
+import { MAX_RESEND_LEAVES, type ControlOf, type Dialect } from '@ballast/shared/protocol';
 import type { Connection } from '@ballast/shared/transport';
 import { Basis } from './basis.js';
+import { Channels } from './channel/channels.js';
 import { Outcome, type Destination } from './destination/destination.js';
 import { InPlaceFiles } from './destination/in-place-files.js';
 import { checkNothingElse } from './destination/nothing-else.js';
 import { PartialFiles } from './destination/partial-files.js';
 import { sink } from './destination/sink.js';
+import { FrameApplication } from './frame-application.js';
 import type { Caller, Listener } from './listener.js';
 import { OldCopy } from './old-copy.js';
-import type { ReceiveOptions } from './receive-memory.js';
+import { DEFAULT_TIMEOUT_MS, type ReceiveOptions } from './receive-options.js';
 import { ReceivedRegion } from './received-region.js';
-
-/** Which bulk frames a stream of each dialect may hold. */
-const ALLOWED: Readonly<Record<Dialect, readonly FrameType[]>> = {
-  [Dialect.whiteouts]: [FrameType.leaves, FrameType.whiteouts],
-  [Dialect.map]: [FrameType.leaves, FrameType.whiteouts, FrameType.freeRanges],
-  [Dialect.ranges]: [FrameType.leaves, FrameType.zeroRanges, FrameType.freeRanges],
-};
 
 /** The receiver's side of one memory: the destination, and what each connection does to it. */
 export class ReceiveSession {
@@ -38,6 +26,8 @@ export class ReceiveSession {
   #published: Buffer | undefined;
   #started: number | undefined;
   #earlierWireBytes = 0;
+  /** Of the connection at hand. */
+  #channels: Channels | undefined;
 
   private constructor(options: ReceiveOptions, old: readonly OldCopy[]) {
     this.#options = options;
@@ -60,7 +50,7 @@ export class ReceiveSession {
    * Does all of the work on one connection, which is ended if that fails.
    * @throws BallastError why it failed; retryable when another connection may go on
    */
-  async serve(caller: Caller): Promise<TransferResult> {
+  async serve(caller: Caller, listener: Listener): Promise<TransferResult> {
     const { connection, hello } = caller;
     const onAbort = (): void => {
       connection.fail(
@@ -71,10 +61,11 @@ export class ReceiveSession {
     signal?.addEventListener('abort', onAbort, { once: true });
     try {
       if (signal?.aborted === true) onAbort();
-      return await this.#transfer(caller, this.#destinationFor(hello));
+      return await this.#transfer(caller, this.#destinationFor(hello), listener);
     } catch (error) {
       const reason = BallastError.from(error);
-      await connection.abort(reason);
+      listener.routeChannels(undefined);
+      await Promise.all([connection.abort(reason), this.#closeChannels(reason)]);
       throw reason;
     } finally {
       this.#earlierWireBytes += connection.bytesIn + connection.bytesOut;
@@ -120,7 +111,8 @@ export class ReceiveSession {
   }
 
   /** The receiver's side of the dialogue, as the data flows. */
-  async #transfer({ connection, hello, address }: Caller, destination: Destination): Promise<TransferResult> {
+  async #transfer(caller: Caller, destination: Destination, listener: Listener): Promise<TransferResult> {
+    const { connection, hello, address } = caller;
     this.#started ??= performance.now();
     const holds = destination.holds || this.#began || this.#old.length > 0;
     if (this.#began) for (const store of destination.stores) store.mayHoldPages = true;
@@ -129,15 +121,17 @@ export class ReceiveSession {
       (store, index) => new ReceivedRegion(index, store, destination.readsBack, bases[index]),
     );
     this.#began = destination.readsBack;
+    if (hello.channels > 0) this.#openChannels(caller, destination, holds, listener);
 
-    await connection.sendControl({ kind: 'welcome', holds });
-    this.#options.onEvent?.({ event: 'connected', peer: address, resumes: holds });
+    const { channels } = hello;
+    await connection.sendControl({ kind: 'welcome', holds, channels });
+    this.#options.onEvent?.({ event: 'connected', peer: address, resumes: holds, channels: Math.max(channels, 1) });
     const progress = this.#reportProgress(connection, regions);
     try {
       // What is here is told while what is missing comes in: neither side waits for the other to finish.
       const [end] = await Promise.all([
         this.#receiveFrames(connection, hello.dialect, regions),
-        tellAll(connection, bases),
+        channels > 0 ? undefined : tellAll(connection, bases),
       ]);
 
       // What the files hold now, read back leaf by leaf, must be what the sender has.
@@ -175,15 +169,16 @@ export class ReceiveSession {
     dialect: Dialect,
     regions: readonly ReceivedRegion[],
   ): Promise<ControlOf<'end'>> {
-    const scratch = Buffer.alloc(MAX_PAYLOAD[FrameType.leaves]);
+    const frames = new FrameApplication(dialect, regions, this.#onDamaged);
     for (;;) {
       const { control, frame } = await connection.next();
       if (frame !== undefined) {
-        this.#applyFrame(frame, dialect, regions, scratch);
+        frames.apply(frame);
         continue;
       }
       if (control.kind !== 'end')
         throw new BallastError(ErrorCode.PROTOCOL, `the sender sent '${control.kind}' in the middle of the memory`);
+      await this.#absorbChannels(connection, regions);
       for (const region of regions) region.checkComplete();
       const wrong = regions.flatMap((region, index) =>
         region.wrongLeaves.map((leaf): [number, number] => [index, leaf]),
@@ -193,30 +188,60 @@ export class ReceiveSession {
     }
   }
 
-  #applyFrame(frame: Frame, dialect: Dialect, regions: readonly ReceivedRegion[], scratch: Buffer): void {
-    const { type, region: index } = frame.header;
-    const region = regions[index];
-    if (region === undefined)
-      throw new BallastError(
-        ErrorCode.PROTOCOL,
-        `the sender speaks of memory file ${index}, and there are ${regions.length}`,
-      );
-    if (!ALLOWED[dialect].includes(type)) {
-      throw new BallastError(
-        ErrorCode.PROTOCOL,
-        `the sender sent a frame of type ${type}, which the dialect '${dialect}' does not have`,
-      );
+  readonly #onDamaged = (region: number, leaf: number): void => {
+    this.#options.onEvent?.({
+      event: 'warning',
+      code: ErrorCode.DIGEST_MISMATCH,
+      message: `leaf ${leaf} of memory file ${region} is not what was sent; it will be asked for again`,
+    });
+  };
+
+  #openChannels({ connection, hello }: Caller, destination: Destination, holds: boolean, listener: Listener): void {
+    const { onEvent, timeoutMs } = this.#options;
+    const channels = Channels.start(
+      hello.channels,
+      {
+        session: hello.session,
+        tls: listener.tls,
+        timeoutMs: timeoutMs ?? DEFAULT_TIMEOUT_MS,
+        dialect: hello.dialect,
+        stores: destination.stores.map((store) => store.shared),
+        readsBack: destination.readsBack,
+        holds,
+        old: this.#old.map((copy) => copy.shared),
+      },
+      {
+        onDamaged: this.#onDamaged,
+        onStranger: ({ code, message }) => onEvent?.({ event: 'warning', code, message }),
+        onFailed: (error) => connection.fail(error),
+      },
+    );
+    this.#channels = channels;
+    listener.routeChannels((candidate) => {
+      channels.take(candidate);
+    });
+  }
+
+  /** Puts together what the channels have received; the session's own connection goes on alone. */
+  async #absorbChannels(connection: Connection, regions: readonly ReceivedRegion[]): Promise<void> {
+    const channels = this.#channels;
+    if (channels === undefined) return;
+    const failed = connection.failed().then((failure) => {
+      throw failure;
+    });
+    for (const parts of await Promise.race([channels.finished(), failed])) {
+      for (const [index, part] of parts.entries()) regions[index]?.absorb(part);
     }
-    if (type === FrameType.leaves) {
-      for (const leaf of region.applyLeaves(frame, scratch)) {
-        this.#options.onEvent?.({
-          event: 'warning',
-          code: ErrorCode.DIGEST_MISMATCH,
-          message: `leaf ${leaf} of memory file ${index} is not what was sent; it will be asked for again`,
-        });
-      }
-    } else if (type === FrameType.whiteouts) region.applyWhiteouts(frame);
-    else region.applyRanges(frame);
+    await this.#closeChannels(new BallastError(ErrorCode.ABORTED, 'the receiver ends'));
+  }
+
+  /** Ends the threads, and takes over what they have counted. */
+  async #closeChannels(reason: BallastError): Promise<void> {
+    const channels = this.#channels;
+    if (channels === undefined) return;
+    await channels.close(reason);
+    this.#channels = undefined;
+    this.#earlierWireBytes += channels.wireBytes;
   }
 
   /** The destination of the connection before, if it fits; a new one otherwise. */
@@ -239,7 +264,7 @@ export class ReceiveSession {
       this.#options.onEvent?.({
         event: 'progress',
         phase: 'receive',
-        doneBytes: regions.reduce((sum, region) => sum + region.coveredBytes, 0),
+        doneBytes: regions.reduce((sum, region) => sum + region.coveredBytes, this.#channels?.coveredBytes ?? 0),
         totalBytes,
         wireBytes: this.#wireBytes(connection),
         seconds: this.#seconds(),
@@ -252,7 +277,8 @@ export class ReceiveSession {
   }
 
   #wireBytes(connection: Connection): number {
-    return this.#earlierWireBytes + connection.bytesIn + connection.bytesOut;
+    const channelBytes = this.#channels?.wireBytes ?? 0;
+    return this.#earlierWireBytes + channelBytes + connection.bytesIn + connection.bytesOut;
   }
 
   #seconds(): number {

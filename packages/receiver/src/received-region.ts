@@ -1,6 +1,6 @@
 import { BallastError, ErrorCode } from '@ballast/shared/errors';
-import { RegionManifest, digestOf } from '@ballast/shared/integrity';
-import { LEAF_PAGES, LEAF_SIZE, PAGE_SIZE, PageCoverage } from '@ballast/shared/memory';
+import { RegionManifest, addEntries, digestOf, entriesOf, type ManifestEntries } from '@ballast/shared/integrity';
+import { LEAF_PAGES, LEAF_SIZE, PAGE_SIZE, PageCoverage, type CoveredBlock } from '@ballast/shared/memory';
 import {
   MAX_LEAF_ATTEMPTS,
   decodeLeafRecords,
@@ -17,6 +17,14 @@ import type { RegionStore } from './destination/region-store.js';
 const MAX_WRONG_LEAVES = 65536;
 /** Bytes written before they are read back: few enough to be in the cache still. */
 const STORE_BYTES = 256 << 10;
+
+/** What one channel received of a region, for the thread that puts the parts together. */
+export interface ReceivedPart {
+  readonly entries: ManifestEntries;
+  readonly covered: readonly CoveredBlock[];
+  /** Leaves that did not arrive as they were sent, and how often. */
+  readonly wrong: ReadonlyMap<number, number>;
+}
 
 /**
  * One region on its way in: applies frames to the store, reads back what was stored, and keeps the books. Each page is
@@ -80,6 +88,26 @@ export class ReceivedRegion {
     this.#storePages(records, payload, scratch);
     const arrived = this.#readsBack ? scratch : payload;
     return records.filter((record) => !this.#settle(record, arrived)).map((record) => record.leaf);
+  }
+
+  /** What was received so far. */
+  get part(): ReceivedPart {
+    return { entries: entriesOf(this.manifest), covered: this.#coverage.blocks, wrong: this.#wrong };
+  }
+
+  /**
+   * Adds what a channel has received to the books.
+   * @throws BallastError PROTOCOL when a page of it was told about on another one, too
+   */
+  absorb({ entries, covered, wrong }: ReceivedPart): void {
+    if (!this.#coverage.merge(covered)) {
+      throw new BallastError(
+        ErrorCode.PROTOCOL,
+        `the sender told about the same page of memory file ${this.#index} on two channels`,
+      );
+    }
+    addEntries(this.manifest, entries);
+    for (const [leaf, attempts] of wrong) this.#wrong.set(leaf, attempts);
   }
 
   /**

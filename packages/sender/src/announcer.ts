@@ -23,28 +23,33 @@ export interface Announcer {
   finish(): Promise<void>;
 }
 
-/** @param pages of the region */
+/** Which pages an announcer speaks of: those of `region` from `first` up to, and without, `end`. */
+export interface PageSpan {
+  readonly region: number;
+  readonly first: number;
+  readonly end: number;
+}
+
 export function announcerOf(
   dialect: Dialect,
   connection: Connection,
-  region: number,
-  pages: number,
+  { region, first, end }: PageSpan,
   counts: AnnounceCounts,
 ): Announcer {
   switch (dialect) {
     case Dialect.whiteouts:
-      return whiteoutsForAll(new WhiteoutWriter(connection, region, counts), pages);
+      return whiteoutsForAll(new WhiteoutWriter(connection, region, counts), first, end);
     case Dialect.map: {
       const writer = new WhiteoutWriter(connection, region, counts);
       return forScanned(
-        (start, end) => writer.add(start, end),
+        (start, stop) => writer.add(start, stop),
         () => writer.flush(),
       );
     }
     case Dialect.ranges: {
       const writer = new RangeWriter(connection, FrameType.zeroRanges, region, counts);
       return forScanned(
-        (start, end) => writer.add(start, end),
+        (start, stop) => writer.add(start, stop),
         () => writer.flush(),
       );
     }
@@ -64,8 +69,8 @@ export async function announceBalloonMap(
 }
 
 /** A whiteout for every page that is not sent: those scanned and found to be zero, and those never looked at. */
-function whiteoutsForAll(writer: WhiteoutWriter, pages: number): Announcer {
-  let next = 0;
+function whiteoutsForAll(writer: WhiteoutWriter, firstPage: number, endPage: number): Announcer {
+  let next = firstPage;
   const tell = async (from: number, first: number, end: number, mask: number): Promise<void> => {
     if (from < first) await writer.add(from, first);
     if (mask === 0) await writer.add(first, end);
@@ -75,11 +80,11 @@ function whiteoutsForAll(writer: WhiteoutWriter, pages: number): Announcer {
     leaf(leaf, _scanned, mask) {
       const from = next;
       const first = leaf * LEAF_PAGES;
-      next = Math.min(first + LEAF_PAGES, pages);
+      next = Math.min(first + LEAF_PAGES, endPage);
       return from === first && mask === 0xffff ? undefined : tell(from, first, next, mask);
     },
     async finish() {
-      if (next < pages) await writer.add(next, pages);
+      if (next < endPage) await writer.add(next, endPage);
       await writer.flush();
     },
   };

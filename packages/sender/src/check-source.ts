@@ -23,7 +23,7 @@ export async function checkSource(
     const plan = plans[index];
     const manifest = sent[index];
     if (plan === undefined || manifest === undefined) continue;
-    const reader = new LeafReader(region, plan.scan);
+    const reader = new LeafReader(region.reads, plan.scan);
     while (!reader.done) {
       for (const { leaf, mask, at, keep } of reader.readStretch(batch.memory, 0, batch.room)) {
         const same =

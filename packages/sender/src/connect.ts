@@ -15,6 +15,10 @@ export interface ConnectOptions {
   readonly timeoutMs: number;
   readonly tls: TlsDialOptions | undefined;
   readonly signal: AbortSignal | undefined;
+  /** Whether the connection is to be a channel of a session. Default: it begins one. */
+  readonly channel?: boolean;
+  /** Bytes that may wait in this process. Default: as `Connection` has it. */
+  readonly inFlightBytes?: number;
 }
 
 /**
@@ -23,10 +27,10 @@ export interface ConnectOptions {
  */
 export async function connectToReceiver(
   address: Address,
-  { connectMs, timeoutMs, tls, signal }: ConnectOptions,
+  { connectMs, timeoutMs, tls, signal, channel = false, inFlightBytes }: ConnectOptions,
 ): Promise<Connection> {
   const name = formatAddress(address);
-  const { socket, ready, start, distrust } = dial(address.host, address.port, tls);
+  const { socket, ready, start, distrust } = dial({ ...address, tls, channel });
   try {
     await new Promise<void>((resolve, reject) => {
       const timer = setTimeout(() => {
@@ -65,7 +69,11 @@ export async function connectToReceiver(
     socket.destroy();
     throw error;
   }
-  const connection = start({ timeoutMs, peer: `the receiver at ${name}` });
+  const connection = start({
+    timeoutMs,
+    peer: `the receiver at ${name}`,
+    ...(inFlightBytes === undefined ? {} : { inFlightBytes }),
+  });
   const reason = distrust();
   if (reason === undefined) return connection;
   const distrusted = new BallastError(

@@ -1,6 +1,6 @@
 import { nonZeroMask } from '@ballast/shared/integrity';
 import { LEAF_SIZE, PAGE_SIZE, popCount, type ExtentSet } from '@ballast/shared/memory';
-import type { SourceRegion } from './source/memory-source.js';
+import type { PageReads } from './source/memory-source.js';
 
 /** A leaf of which some pages were read. */
 export interface ReadLeaf {
@@ -23,15 +23,15 @@ const STRETCH_LEAVES = 8;
  * nothing outside them: no hole is touched and no free page read.
  */
 export class LeafReader {
-  #region: SourceRegion;
+  #reads: PageReads;
   #scan: ExtentSet;
   /** The run of `scan` that is next, and the byte in it. */
   #run = 0;
   #position: number;
 
   /** @param scan bytes to read, whole pages */
-  constructor(region: SourceRegion, scan: ExtentSet) {
-    this.#region = region;
+  constructor(reads: PageReads, scan: ExtentSet) {
+    this.#reads = reads;
     this.#scan = scan;
     this.#position = scan.count > 0 ? scan.start(0) : 0;
   }
@@ -53,7 +53,7 @@ export class LeafReader {
     let end = at;
     let read = { offset: this.#position, at, length: 0 };
     const flushRead = (): void => {
-      if (read.length > 0) this.#region.reads.read(memory.subarray(read.at, read.at + read.length), read.offset);
+      if (read.length > 0) this.#reads.read(memory.subarray(read.at, read.at + read.length), read.offset);
     };
 
     while (this.#more() && planned.length < Math.min(maxLeaves, STRETCH_LEAVES)) {

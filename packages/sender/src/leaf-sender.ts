@@ -7,7 +7,7 @@ import type { Announcer } from './announcer.js';
 import type { HoldingsReader } from './holdings-reader.js';
 import { LeafReader } from './leaf-reader.js';
 import type { BatchPool, PageBatch } from './page-batch.js';
-import type { SourceRegion } from './source/memory-source.js';
+import type { PageReads } from './source/memory-source.js';
 
 /** What the walk over the pages has done so far; the pipeline's gauges. */
 export interface WalkCounts {
@@ -43,8 +43,8 @@ export interface LeafDestination {
  * sent: the bytes are read once.
  * @throws BallastError SOURCE_CHANGED, READ, or the connection's failure
  */
-export async function sendLeaves(region: SourceRegion, scan: ExtentSet, to: LeafDestination): Promise<void> {
-  const reader = new LeafReader(region, scan);
+export async function sendLeaves(reads: PageReads, scan: ExtentSet, to: LeafDestination): Promise<void> {
+  const reader = new LeafReader(reads, scan);
   let batch = await to.pool.take(to.connection);
   let pausedAt = Date.now();
   while (!reader.done) {

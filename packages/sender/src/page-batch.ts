@@ -139,3 +139,12 @@ export class BatchPool {
     this.#free.push(batch);
   }
 }
+
+/** Seconds that a frame takes at most where the bandwidth is capped: what is urgent, such as an abort, waits for it. */
+const SECONDS_PER_BATCH = 0.1;
+
+/** Bytes of pages that one frame carries at most, in whole leaves. */
+export function batchLimit(bytesPerSecond: number): number {
+  const leaves = Math.floor((bytesPerSecond * SECONDS_PER_BATCH) / LEAF_SIZE);
+  return Math.min(Math.max(leaves, 1) * LEAF_SIZE, MAX_BATCH_BYTES);
+}

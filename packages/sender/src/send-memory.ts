@@ -2,11 +2,12 @@ import { randomBytes } from 'node:crypto';
 import { BallastError, ErrorCode } from '@ballast/shared/errors';
 import { everyInterval, type SendEvent, type TransferResult } from '@ballast/shared/events';
 import { emptyManifest, manifestRoot, type Manifest, type RegionManifest } from '@ballast/shared/integrity';
-import { ExtentSet, LEAF_SIZE, PAGE_SIZE } from '@ballast/shared/memory';
-import { Dialect, MAX_BATCH_BYTES, MAX_REGIONS, SESSION_SIZE, type Summary } from '@ballast/shared/protocol';
+import { ExtentSet, LEAF_SIZE, PAGE_SIZE, leafCount } from '@ballast/shared/memory';
+import { Dialect, MAX_CHANNELS, MAX_REGIONS, SESSION_SIZE, type Summary } from '@ballast/shared/protocol';
 import {
   MIN_BANDWIDTH,
   formatAddress,
+  isLoopback,
   readTlsIdentity,
   type Address,
   type Connection,
@@ -15,10 +16,13 @@ import {
 import { announceBalloonMap, announcerOf, silentAnnouncer, type AnnounceCounts } from './announcer.js';
 import { readBalloonMap, type BalloonMap, type BalloonOrigin } from './balloon/balloon-map.js';
 import { checkSource } from './check-source.js';
+import { Channels } from './channel/channels.js';
+import { channelsFor } from './channel/channel-count.js';
+import { Stretches } from './channel/stretches.js';
 import { aborted, connectToReceiver } from './connect.js';
-import { HoldingsReader } from './holdings-reader.js';
+import { HoldingsReader, type LeafSpan } from './holdings-reader.js';
 import { sendLeaves, type WalkCounts } from './leaf-sender.js';
-import { BatchPool } from './page-batch.js';
+import { BatchPool, batchLimit } from './page-batch.js';
 import { withRetries, type Attempts } from './retry.js';
 import { MemorySource, type ReadMethod } from './source/memory-source.js';
 import {
@@ -38,6 +42,11 @@ export interface SendOptions {
   /** Where the balloon map comes from; the union counts. Default: the holes that the filesystem reports, if it does. */
   readonly balloon?: readonly BalloonOrigin[];
   readonly strategy?: StrategyName;
+  /**
+   * Connections that carry pages, each in a thread of its own; 1 for none but the session's. Default: as many as the
+   * machine and the memory have use for.
+   */
+  readonly channels?: number;
   /** How the source is read. Default: pread. */
   readonly read?: ReadMethod;
   /**
@@ -69,10 +78,11 @@ const DEFAULT_RETRY_MS = 60_000;
  * pauses that double; a new attempt asks at once, while the receiver still waits.
  */
 const RECONNECT_MS = 4000;
+/** Bytes that wait in this process for the kernel, in all channels together. */
+const IN_FLIGHT_BYTES = 4 << 20;
+const MIN_IN_FLIGHT_BYTES = 1 << 20;
 /** Batches in use at once: those that the socket holds (4 MiB at most), one being filled, and one to spare. */
 const BATCHES = 8;
-/** Seconds that a frame takes at most where the bandwidth is capped: what is urgent, such as an abort, waits for it. */
-const SECONDS_PER_BATCH = 0.1;
 /** Rounds of sending leaves again; each leaf of them may fail a few times, and the receiver counts those. */
 const MAX_RESEND_ROUNDS = 64;
 
@@ -114,6 +124,8 @@ class Session implements Attempts<TransferResult> {
   readonly #announced: AnnounceCounts = { whiteouts: 0, mapBytes: 0 };
   readonly #walked: WalkCounts = { scannedBytes: 0, sentBytes: 0 };
   #earlierWireBytes = 0;
+  /** Of the connection at hand. */
+  #channels: Channels | undefined;
   /** The result, from the moment on at which the receiver may have published. */
   #committed: (() => TransferResult) | undefined;
 
@@ -134,7 +146,7 @@ class Session implements Attempts<TransferResult> {
   }
 
   get progress(): number {
-    return this.#walked.sentBytes;
+    return this.#walked.sentBytes + (this.#channels?.sentBytes ?? 0);
   }
 
   /** @throws BallastError why the connection, or the transfer, ended */
@@ -153,7 +165,7 @@ class Session implements Attempts<TransferResult> {
       return result;
     } catch (error) {
       const reason = BallastError.from(error);
-      await connection.abort(reason);
+      await Promise.all([connection.abort(reason), this.#closeChannels(reason)]);
       throw this.#committed === undefined ? reason : unacknowledged(reason);
     } finally {
       this.#earlierWireBytes += connection.bytesOut + connection.bytesIn;
@@ -179,12 +191,18 @@ class Session implements Attempts<TransferResult> {
 
     // Which pages need not even be read, and what the destination may have to hold.
     const plans = identifyPages(strategy.identify, this.#source, this.#balloon);
+    const asked = channelsFor(this.#options.channels, {
+      plans,
+      sharesCores: isLoopback(this.#options.to.host),
+      bandwidth: this.#bandwidth,
+    });
     await connection.sendControl({
       kind: 'hello',
       session: this.#token,
       regions: regionBytes,
       dialect: strategy.announce,
       dataBytesAtMost: dataBytesAtMost(this.#source, plans),
+      channels: asked,
     });
     const welcome = await connection.expect('welcome', 'published-before');
     if (welcome.kind === 'published-before') {
@@ -192,11 +210,15 @@ class Session implements Attempts<TransferResult> {
       await connection.sendControl({ kind: 'goodbye' });
       return result;
     }
+    if (welcome.channels > asked)
+      throw new BallastError(ErrorCode.PROTOCOL, `${connection.peer} wants more channels than it was asked for`);
     this.accepted = true;
-    this.#options.onEvent?.({ event: 'connected', peer: formatAddress(this.#options.to), resumes: welcome.holds });
-    const holdings = welcome.holds ? new HoldingsReader(connection, regionBytes) : undefined;
+    const { holds, channels } = welcome;
+    const peer = formatAddress(this.#options.to);
+    this.#options.onEvent?.({ event: 'connected', peer, resumes: holds, channels: Math.max(channels, 1) });
 
     this.#walked.scannedBytes = 0;
+    if (channels > 0) this.#channels = this.#openChannels(channels, holds, plans);
     const progress = this.#reportProgress(connection, plans);
     try {
       // The balloon map once, ahead of all pages, unless the dialect has only whiteouts.
@@ -208,19 +230,26 @@ class Session implements Attempts<TransferResult> {
       // Every page that may hold something: read, scan, hash, and send what the destination lacks.
       const manifest = emptyManifest(regionBytes);
       const pool = new BatchPool(BATCHES, batchLimit(this.#bandwidth));
-      for (const [index, region] of regions.entries()) {
-        await sendLeaves(region, planOf(plans, index).scan, {
-          connection,
-          pool,
-          region: index,
-          announcer: announcerOf(strategy.announce, connection, index, region.bytes / PAGE_SIZE, this.#announced),
-          holdings,
-          manifest: regionOf(manifest, index),
-          counts: this.#walked,
-        });
-        region.checkSize();
+      if (this.#channels !== undefined) {
+        await Promise.race([this.#channels.finish(manifest), thrown(connection.failed())]);
+        await this.#closeChannels(aborted());
+      } else {
+        const holdings = holds ? new HoldingsReader(connection, wholeRegions(regionBytes)) : undefined;
+        for (const [index, region] of regions.entries()) {
+          const pages = { region: index, first: 0, end: region.bytes / PAGE_SIZE };
+          await sendLeaves(region.reads, planOf(plans, index).scan, {
+            connection,
+            pool,
+            region: index,
+            announcer: announcerOf(strategy.announce, connection, pages, this.#announced),
+            holdings,
+            manifest: regionOf(manifest, index),
+            counts: this.#walked,
+          });
+        }
+        await holdings?.drain();
       }
-      await holdings?.drain();
+      for (const region of regions) region.checkSize();
       const { scannedBytes } = this.#walked;
       if (this.#options.checkSource === true) {
         progress.phase = 'check';
@@ -242,7 +271,7 @@ class Session implements Attempts<TransferResult> {
           throw new BallastError(ErrorCode.PROTOCOL, `${connection.peer} never stops asking for leaves again`);
         const again: WalkCounts = { scannedBytes: 0, sentBytes: 0 };
         for (const [index, region] of regions.entries()) {
-          await sendLeaves(region, leavesAgain(answer.leaves, index, planOf(plans, index)), {
+          await sendLeaves(region.reads, leavesAgain(answer.leaves, index, planOf(plans, index)), {
             connection,
             pool,
             region: index,
@@ -264,6 +293,41 @@ class Session implements Attempts<TransferResult> {
     } finally {
       progress.stop();
     }
+  }
+
+  #openChannels(count: number, holds: boolean, plans: readonly RegionPlan[]): Channels {
+    const { to, timeoutMs = DEFAULT_TIMEOUT_MS } = this.#options;
+    const { regions } = this.#source;
+    return Channels.start(count, {
+      to,
+      tls: this.#tls,
+      connectMs: Math.min(timeoutMs, RECONNECT_MS),
+      timeoutMs,
+      bandwidth: this.#bandwidth / count,
+      inFlightBytes: Math.max(IN_FLIGHT_BYTES / count, MIN_IN_FLIGHT_BYTES),
+      session: this.#token,
+      dialect: STRATEGIES[this.#strategyName].announce,
+      holds,
+      regions: regions.map(({ fd, path, bytes, method }) => ({ fd, path, bytes, method })),
+      stretches: Stretches.cut(
+        plans,
+        regions.map(({ bytes }) => bytes),
+      ).shared,
+      cursor: new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT),
+    });
+  }
+
+  /** Ends the threads, and takes over what they have counted. */
+  async #closeChannels(reason: BallastError): Promise<void> {
+    const channels = this.#channels;
+    if (channels === undefined) return;
+    await channels.close(reason);
+    this.#channels = undefined;
+    this.#walked.scannedBytes += channels.scannedBytes;
+    this.#walked.sentBytes += channels.sentBytes;
+    this.#announced.whiteouts += channels.whiteouts;
+    this.#announced.mapBytes += channels.mapBytes;
+    this.#earlierWireBytes += channels.wireBytes;
   }
 
   /** The receiver had published, and its word of it got lost with the connection before. */
@@ -307,7 +371,7 @@ class Session implements Attempts<TransferResult> {
         this.#options.onEvent?.({
           event: 'progress',
           phase: report.phase,
-          doneBytes: this.#walked.scannedBytes,
+          doneBytes: this.#walked.scannedBytes + (this.#channels?.scannedBytes ?? 0),
           totalBytes,
           wireBytes: this.#wireBytes(connection),
           seconds: this.#seconds(),
@@ -318,12 +382,23 @@ class Session implements Attempts<TransferResult> {
   }
 
   #wireBytes(connection: Connection): number {
-    return this.#earlierWireBytes + connection.bytesOut + connection.bytesIn;
+    const channelBytes = this.#channels?.wireBytes ?? 0;
+    return this.#earlierWireBytes + channelBytes + connection.bytesOut + connection.bytesIn;
   }
 
   #seconds(): number {
     return (performance.now() - this.#started) / 1000;
   }
+}
+
+/** @throws what `failure` resolves with */
+async function thrown(failure: Promise<BallastError>): Promise<never> {
+  throw await failure;
+}
+
+/** All leaves of all regions, as a session without channels is told about them. */
+function wholeRegions(regionBytes: readonly number[]): LeafSpan[] {
+  return regionBytes.map((bytes, region) => ({ region, regionBytes: bytes, first: 0, end: leafCount(bytes) }));
 }
 
 /** The connection ended between `commit` and the word of it: nobody here knows whether the files have their names. */
@@ -341,12 +416,6 @@ function dataBytesAtMost(source: MemorySource, plans: readonly RegionPlan[]): nu
     (sum, region, index) => sum + Math.min(planOf(plans, index).scan.bytes, Math.max(region.allocatedBytes, 0)),
     0,
   );
-}
-
-/** Bytes of pages that one frame carries at most, in whole leaves. */
-function batchLimit(bytesPerSecond: number): number {
-  const leaves = Math.floor((bytesPerSecond * SECONDS_PER_BATCH) / LEAF_SIZE);
-  return Math.min(Math.max(leaves, 1) * LEAF_SIZE, MAX_BATCH_BYTES);
 }
 
 /** The pages to scan of the leaves that the receiver wants again. */
@@ -379,6 +448,10 @@ function regionOf(manifest: readonly RegionManifest[], index: number): RegionMan
 function checkOptions(options: SendOptions): void {
   if (options.files.length === 0) {
     throw new BallastError(ErrorCode.USAGE, 'no memory file was given; expected at least one');
+  }
+  const { channels = 1 } = options;
+  if (!Number.isInteger(channels) || channels < 1 || channels > MAX_CHANNELS) {
+    throw new BallastError(ErrorCode.USAGE, `${channels} channels were asked for; expected 1 to ${MAX_CHANNELS}`);
   }
   if (options.files.length > MAX_REGIONS) {
     throw new BallastError(

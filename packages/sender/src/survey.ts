@@ -115,7 +115,7 @@ async function walk(
 ): Promise<void> {
   const batch = new PageBatch();
   for (const [index, region] of source.regions.entries()) {
-    const reader = new LeafReader(region, (balloon.free[index] ?? ExtentSet.empty).complement(region.bytes));
+    const reader = new LeafReader(region.reads, (balloon.free[index] ?? ExtentSet.empty).complement(region.bytes));
     while (!reader.done) {
       for (const leaf of reader.readStretch(batch.memory, 0, batch.room)) visit(leaf, index, batch);
       await setImmediate();

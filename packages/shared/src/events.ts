@@ -62,6 +62,8 @@ export interface ConnectedEvent {
   readonly peer: string;
   /** Whether the destination holds something from before, of which only what differs is sent. */
   readonly resumes: boolean;
+  /** Connections that carry the pages: 1, or as many as the two sides agreed on beside the session's. */
+  readonly channels: number;
 }
 
 /** Something that the user should know and that does not end the transfer: a stranger was turned away… */

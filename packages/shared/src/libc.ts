@@ -54,6 +54,7 @@ const flock = libc.func('int flock(int fd, int operation)') as FlockCall;
 const copyFileRange = libc.func(
   'int64_t copy_file_range(int fromFd, _Inout_ int64_t *from, int toFd, _Inout_ int64_t *to, size_t length, unsigned int flags)',
 ) as CopyRangeCall;
+const dup = libc.func('int dup(int fd)') as (fd: number) => number;
 const renameat2 = libc.func(
   'int renameat2(int fromDir, const char *from, int toDir, const char *to, unsigned int flags)',
 ) as RenameCall;
@@ -142,6 +143,13 @@ export function mapShared(fd: number, offset: number, length: number, writable: 
       if (munmap(address, length) !== 0) throw failure('munmap');
     },
   };
+}
+
+/** Another descriptor of the same open file or socket, which stays when `fd` is closed. Its owner closes it. */
+export function duplicate(fd: number): number {
+  const copy = dup(fd);
+  if (copy < 0) throw failure('dup');
+  return copy;
 }
 
 /** Takes an exclusive advisory lock on the open file; false when someone else holds one. It goes when the file is closed. */

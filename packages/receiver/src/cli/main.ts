@@ -8,7 +8,8 @@ import {
 } from '@ballast/shared/cli';
 import { BallastError, ErrorCode } from '@ballast/shared/errors';
 import { formatAddress, parseAddress, type Address } from '@ballast/shared/transport';
-import { receiveForever, receiveMemory, type ReceiveOptions } from '../receive-memory.js';
+import { receiveForever, receiveMemory } from '../receive-memory.js';
+import type { ReceiveOptions } from '../receive-options.js';
 import { VERSION } from './version.js';
 
 interface ReceiveCliOptions extends CommonOptions {

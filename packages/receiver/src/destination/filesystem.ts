@@ -2,8 +2,9 @@ import { closeSync, fsync, fstatSync, fsyncSync, openSync, statfsSync } from 'no
 import { dirname } from 'node:path';
 import { promisify } from 'node:util';
 import { BallastError, ErrorCode, systemCode } from '@ballast/shared/errors';
-import { writeFailed, PositionalStore, type RegionStore } from './region-store.js';
 import { HugePageStore } from './huge-page-store.js';
+import { PositionalStore, writeFailed, type RegionStore, type SharedStore } from './region-store.js';
+import { sinkStore } from './sink.js';
 
 /** statfs(2) types, from linux/magic.h. */
 const TMPFS = 0x01021994;
@@ -46,6 +47,14 @@ export function storeFor(
       `${path} lies on hugetlbfs with pages of ${hugePageBytes} bytes, and the memory has ${bytes} bytes, which is no multiple; choose another folder`,
     );
   }
+  return new HugePageStore(fd, path, bytes, hugePageBytes, mayHoldPages);
+}
+
+/** The store that another thread has opened, for as long as that one keeps it open. */
+export function openShared({ file, bytes, mayHoldPages }: SharedStore): RegionStore {
+  if (file === undefined) return sinkStore(bytes);
+  const { fd, path, hugePageBytes } = file;
+  if (hugePageBytes === undefined) return new PositionalStore(fd, path, bytes, mayHoldPages);
   return new HugePageStore(fd, path, bytes, hugePageBytes, mayHoldPages);
 }
 

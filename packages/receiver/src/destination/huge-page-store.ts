@@ -1,5 +1,12 @@
 import { allocateBlocks, mapShared, punchHole, type Extent, type Mapping } from '@ballast/shared/memory';
-import { nextDataOf, readFully, writeFailed, type ReadableRegion, type RegionStore } from './region-store.js';
+import {
+  nextDataOf,
+  readFully,
+  writeFailed,
+  type ReadableRegion,
+  type RegionStore,
+  type SharedStore,
+} from './region-store.js';
 
 /** One window at a time is mapped; a multiple of every huge page size up to 1 GiB. */
 const WINDOW_BYTES = 1 << 30;
@@ -24,6 +31,11 @@ export class HugePageStore implements RegionStore {
     this.bytes = bytes;
     this.#pageBytes = pageBytes;
     this.mayHoldPages = mayHoldPages;
+  }
+
+  get shared(): SharedStore {
+    const file = { fd: this.#fd, path: this.#path, hugePageBytes: this.#pageBytes };
+    return { file, bytes: this.bytes, mayHoldPages: this.mayHoldPages };
   }
 
   write(offset: number, from: Buffer): void {

@@ -18,8 +18,18 @@ export interface ReadableRegion {
   nextData(offset: number): Extent | undefined;
 }
 
+/** A store as a thread hands it to another: all threads of a process share its descriptors. */
+export interface SharedStore {
+  /** Undefined for a sink. */
+  readonly file: { readonly fd: number; readonly path: string; readonly hugePageBytes: number | undefined } | undefined;
+  readonly bytes: number;
+  readonly mayHoldPages: boolean;
+}
+
 /** Where the pages of one region end up. */
 export interface RegionStore extends ReadableRegion {
+  /** For another thread. */
+  readonly shared: SharedStore;
   /**
    * Whether there may be something to release: false for a file that was made empty, as long as one connection writes it.
    * Another may bring another memory, or other pages of this one.
@@ -54,6 +64,11 @@ export class PositionalStore implements RegionStore {
     this.#path = path;
     this.bytes = bytes;
     this.mayHoldPages = mayHoldPages;
+  }
+
+  get shared(): SharedStore {
+    const file = { fd: this.#fd, path: this.#path, hugePageBytes: undefined };
+    return { file, bytes: this.bytes, mayHoldPages: this.mayHoldPages };
   }
 
   write(offset: number, from: Buffer): void {

@@ -4,9 +4,26 @@ import type { RegionStore } from './region-store.js';
 
 /** Keeps nothing: what arrives is verified and forgotten. For trials of a link or of a source. */
 export function sink(regionBytes: readonly number[]): Destination {
-  const stores = regionBytes.map((bytes): RegionStore => ({
+  const stores = regionBytes.map(sinkStore);
+  return {
+    stores,
+    readsBack: false,
+    holds: false,
+    async sync() {
+      // Nothing to keep.
+    },
+    async publish() {
+      // Nothing to show.
+    },
+    close: () => undefined,
+  };
+}
+
+export function sinkStore(bytes: number): RegionStore {
+  return {
     bytes,
     mayHoldPages: false,
+    shared: { file: undefined, bytes, mayHoldPages: false },
     write() {
       // Forgotten.
     },
@@ -23,17 +40,5 @@ export function sink(regionBytes: readonly number[]): Destination {
     close() {
       // Nothing is open.
     },
-  }));
-  return {
-    stores,
-    readsBack: false,
-    holds: false,
-    async sync() {
-      // Nothing to keep.
-    },
-    async publish() {
-      // Nothing to show.
-    },
-    close: () => undefined,
   };
 }

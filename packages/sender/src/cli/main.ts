@@ -1,5 +1,7 @@
 import { STRATEGY_NAMES } from '../strategy.js';
 import { parseRate, parseSeconds, runProgram } from '@ballast/shared/cli';
+import { BallastError, ErrorCode } from '@ballast/shared/errors';
+import { MAX_CHANNELS } from '@ballast/shared/protocol';
 import { MIN_BANDWIDTH, parseAddress } from '@ballast/shared/transport';
 import { Option } from 'commander';
 import { parseBalloonOrigin, type BalloonOrigin } from '../balloon/balloon-map.js';
@@ -23,6 +25,11 @@ export async function main(argv: readonly string[]): Promise<number> {
         new Option('--strategy <NAME>', 'how pages that need not be sent are found and announced')
           .choices(STRATEGY_NAMES)
           .default('bitmap'),
+      )
+      .option(
+        '--channels <N>',
+        'connections that carry pages, each in a thread of its own: auto, or 1 to 16 (default: auto, by cores and memory)',
+        parseChannels,
       )
       .addOption(readOption())
       .option(
@@ -80,6 +87,14 @@ Examples:
   ballast-send digest guest.mem
 
 A file that is called like a command is given as ./map.`;
+
+/** Undefined for auto. */
+function parseChannels(text: string): number | undefined {
+  if (text === 'auto') return undefined;
+  const channels = Number(text);
+  if (/^[0-9]{1,2}$/.test(text) && channels >= 1 && channels <= MAX_CHANNELS) return channels;
+  throw new BallastError(ErrorCode.USAGE, `'${text}' is no number of channels; expected auto, or 1 to ${MAX_CHANNELS}`);
+}
 
 function balloonOption(): Option {
   return new Option(

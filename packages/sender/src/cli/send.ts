@@ -11,6 +11,7 @@ interface SendCliOptions extends CommonOptions {
   readonly to?: Address;
   readonly balloon?: readonly BalloonOrigin[];
   readonly strategy: StrategyName;
+  readonly channels?: number;
   readonly read?: ReadMethod;
   readonly bandwidth?: number;
   readonly checkSource?: boolean;
@@ -49,6 +50,7 @@ export async function runSend(options: SendCliOptions, { args: files, output, si
       : { tls: { directory: tlsDir, ...(tlsHostname === undefined ? {} : { hostname: tlsHostname }) } }),
     signal,
     ...(options.bandwidth === undefined ? {} : { bandwidth: options.bandwidth }),
+    ...(options.channels === undefined ? {} : { channels: options.channels }),
     ...(options.read === undefined ? {} : { read: options.read }),
     ...(options.balloon === undefined ? {} : { balloon: options.balloon }),
     onEvent(event) {

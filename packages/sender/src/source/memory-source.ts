@@ -30,6 +30,7 @@ export interface SourceRegion {
   /** Bytes that the filesystem has allocated for it. */
   readonly allocatedBytes: number;
   readonly fd: number;
+  readonly method: ReadMethod;
   readonly reads: PageReads;
   /**
    * Checks that the file has still the size it was opened with: holes at its end are never read, so that no read
@@ -37,6 +38,19 @@ export interface SourceRegion {
    * @throws BallastError SOURCE_CHANGED
    */
   checkSize(): void;
+}
+
+/** A region as a thread hands it to another: all threads of a process share its descriptors. */
+export interface SharedRegion {
+  readonly fd: number;
+  readonly path: string;
+  readonly bytes: number;
+  readonly method: ReadMethod;
+}
+
+/** Reads of a region that another thread has opened, and will close. */
+export function readsOf({ fd, path, bytes, method }: SharedRegion): PageReads {
+  return method === ReadMethod.mmap ? mappedReads(fd, path, bytes) : positionalReads(fd, path);
 }
 
 /** The memory files of one guest, in the order in which they were given. */
@@ -94,7 +108,8 @@ function openRegion(path: string, method: ReadMethod): SourceRegion {
       bytes,
       allocatedBytes: stat.blocks * 512,
       fd,
-      reads: method === ReadMethod.mmap ? mappedReads(fd, path, bytes) : positionalReads(fd, path),
+      method,
+      reads: readsOf({ fd, path, bytes, method }),
       checkSize() {
         const now = fstatSync(fd).size;
         if (now !== bytes) throw sizeChanged(path, bytes, now);

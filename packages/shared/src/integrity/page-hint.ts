@@ -1,10 +1,17 @@
-import xxhash from '@node-rs/xxhash';
+import { createRequire } from 'node:module';
+import type { xxh3 } from '@node-rs/xxhash';
 import { PAGE_SIZE } from '../memory/page.js';
 
 /** Bytes of a page hint. */
 export const HINT_SIZE = 8;
 
-const hasher = xxhash.xxh3.Xxh3.withSeed();
+let hasher: xxh3.Xxh3 | undefined;
+
+/** Loaded when it is first needed, which in a fresh transfer is never: it takes longer to load than all the rest. */
+function loadHasher(): xxh3.Xxh3 {
+  const library = createRequire(import.meta.url)('@node-rs/xxhash') as { readonly xxh3: typeof xxh3 };
+  return library.xxh3.Xxh3.withSeed();
+}
 
 /**
  * The hint of each page in `pages`: XXH3-64 with seed 0, little-endian. Fast and forgeable, so a hint only ever says
@@ -13,6 +20,7 @@ const hasher = xxhash.xxh3.Xxh3.withSeed();
  * @returns 8 bytes a page
  */
 export function pageHints(pages: Buffer): Buffer {
+  hasher ??= loadHasher();
   const hints = Buffer.allocUnsafe((pages.length / PAGE_SIZE) * HINT_SIZE);
   for (let page = 0; page * PAGE_SIZE < pages.length; page++) {
     hasher.reset();

@@ -39,9 +39,17 @@ export class ExtentSet implements Iterable<Extent> {
     return new ExtentSetBuilder();
   }
 
-  /** @internal for ExtentSetBuilder: takes the array over. */
+  /**
+   * The set that another one's `bounds` describe.
+   * @param bounds alternating starts and ends, strictly ascending; taken over, not copied
+   */
   static ofBounds(bounds: Float64Array): ExtentSet {
     return bounds.length === 0 ? ExtentSet.empty : new ExtentSet(bounds);
+  }
+
+  /** Start, end, start, end…, which threads can hand to each other; not to be changed. */
+  get bounds(): Float64Array {
+    return this.#bounds;
   }
 
   /** Number of runs. */

@@ -10,6 +10,9 @@ interface Block {
   set: number;
 }
 
+/** Marks of one coverage, for another thread: which block, and its bits; none for a block that is full. */
+export type CoveredBlock = readonly [index: number, words: Uint32Array | undefined];
+
 const FULL: Block = { words: new Uint32Array(0), set: BLOCK_PAGES };
 
 /**
@@ -74,6 +77,36 @@ export class PageCoverage {
     block.words[word] = before | bits;
     this.#count(index, block, popCount(mask));
     this.#covered += popCount(mask);
+    return true;
+  }
+
+  /** All marks, for `merge`. */
+  get blocks(): CoveredBlock[] {
+    return [...this.#blocks].map(([index, block]) => [index, block === FULL ? undefined : block.words]);
+  }
+
+  /**
+   * Marks all pages that another coverage of the same region has marked. Returns false as `cover` does: no page may be
+   * marked by both.
+   */
+  merge(blocks: readonly CoveredBlock[]): boolean {
+    for (const [index, words] of blocks) {
+      if (words === undefined) {
+        if (!this.cover(index * BLOCK_PAGES, (index + 1) * BLOCK_PAGES)) return false;
+        continue;
+      }
+      const block = this.#blockAt(index);
+      if (block === FULL) return false;
+      let added = 0;
+      for (const [word, bits] of words.entries()) {
+        const before = block.words[word] ?? 0;
+        if ((before & bits) !== 0) return false;
+        block.words[word] = before | bits;
+        added += popCount(bits & 0xffff) + popCount(bits >>> 16);
+      }
+      this.#count(index, block, added);
+      this.#covered += added;
+    }
     return true;
   }
 

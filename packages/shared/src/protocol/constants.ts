@@ -18,7 +18,22 @@
  *       |----------------------------------------->|
  *       |                             published    |   the file has its name
  *       |<-----------------------------------------|
- *       | (closes)                                 |
+ *       | goodbye                                  |
+ *       |----------------------------------------->|
+ *
+ * With channels, welcome is followed by connections of their own, and what lies between holdings and `end` goes over them:
+ *
+ *     sender's channel                         receiver's channel
+ *       | CHANNEL_PREAMBLE, preamble, join         |
+ *       |----------------------------------------->|
+ *       |                         preamble, joined |
+ *       |<-----------------------------------------|
+ *       | (ask)* (leaves | whiteouts | zeroRanges)*|   ask: only when the receiver holds something
+ *       |----------------------------------------->|
+ *       |                                holdings* |
+ *       |<-----------------------------------------|
+ *       | finished                                 |
+ *       |----------------------------------------->|
  *
  * Both sides may send `heartbeat` and `abort` at any time after their preamble.
  */
@@ -26,6 +41,13 @@
 /** First bytes of each direction: seven letters, then the protocol's major version. */
 export const PREAMBLE = Buffer.from('BALLAST\x01', 'latin1');
 export const PROTOCOL_VERSION = 1;
+/**
+ * First bytes of a connection that is to become a channel of a session: in the clear also where TLS follows, so that the
+ * receiver can hand it to the thread that will serve it before anything else of it is read.
+ */
+export const CHANNEL_PREAMBLE = Buffer.from('BALLCHN\x01', 'latin1');
+/** Channels of one session. */
+export const MAX_CHANNELS = 16;
 
 /** Bytes of a frame's header. */
 export const HEADER_SIZE = 32;

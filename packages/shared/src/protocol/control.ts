@@ -5,6 +5,7 @@ import { MAX_REGION_BYTES, PAGE_SIZE } from '../memory/page.js';
 import { DIGEST_SIZE } from '../integrity/digest.js';
 import {
   FrameType,
+  MAX_CHANNELS,
   MAX_MESSAGE_LENGTH,
   MAX_PAYLOAD,
   MAX_REGIONS,
@@ -28,6 +29,7 @@ export type Dialect = (typeof Dialect)[keyof typeof Dialect];
 const byteCount = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
 const digest = v.custom<Uint8Array>((value) => value instanceof Uint8Array && value.length === DIGEST_SIZE);
 const session = v.custom<Uint8Array>((value) => value instanceof Uint8Array && value.length === SESSION_SIZE);
+const channelCount = v.pipe(v.number(), v.safeInteger(), v.minValue(0), v.maxValue(MAX_CHANNELS));
 const text = v.pipe(v.string(), v.maxLength(MAX_MESSAGE_LENGTH));
 const regionSize = v.pipe(byteCount, v.minValue(PAGE_SIZE), v.maxValue(MAX_REGION_BYTES), v.multipleOf(PAGE_SIZE));
 
@@ -74,17 +76,36 @@ const controlSchema = v.variant('kind', [
     dialect: v.picklist(Object.values(Dialect)),
     /** At most this many bytes of pages will be sent: what the destination may need. */
     dataBytesAtMost: byteCount,
+    /** Connections beside this one that the sender would like to have for the pages; 0: this one carries them. */
+    channels: channelCount,
   }),
   v.strictObject({
     kind: v.literal('welcome'),
     /** Whether the destination holds something already: then holdings follow, and what they name may be left out. */
     holds: v.boolean(),
+    /** Channels that the sender is to open: as many as it asked for, or fewer. */
+    channels: channelCount,
   }),
   v.strictObject({
     /** Instead of welcome: this very session was published already, and only the word of it got lost. */
     kind: v.literal('published-before'),
     root: digest,
   }),
+  v.strictObject({
+    /** First on a channel: which session it belongs to. */
+    kind: v.literal('join'),
+    session,
+  }),
+  v.strictObject({ kind: v.literal('joined') }),
+  v.strictObject({
+    /** On a channel: what is held of the leaves from `first` up to, and without, `end`? */
+    kind: v.literal('ask'),
+    region: v.pipe(v.number(), v.safeInteger(), v.minValue(0), v.maxValue(MAX_REGIONS - 1)),
+    first: byteCount,
+    end: byteCount,
+  }),
+  /** Last on a channel: nothing more will come. */
+  v.strictObject({ kind: v.literal('finished') }),
   v.strictObject({ kind: v.literal('refuse'), code: text, message: text }),
   v.strictObject({ kind: v.literal('end'), root: digest, summary: summarySchema }),
   v.strictObject({

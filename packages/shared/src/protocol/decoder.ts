@@ -1,6 +1,6 @@
 import { crc32 } from 'node:zlib';
 import { BallastError, ErrorCode } from '../errors.js';
-import { FrameType, HEADER_SIZE, MAX_PAYLOAD, PREAMBLE } from './constants.js';
+import { CHANNEL_PREAMBLE, FrameType, HEADER_SIZE, MAX_PAYLOAD, PREAMBLE } from './constants.js';
 import { decodeHeader, type FrameHeader } from './header.js';
 import { leafTableSize } from './leaf-records.js';
 
@@ -10,11 +10,15 @@ export interface Frame {
   readonly payload: Buffer;
 }
 
+/** What a stream began with: frames, or the wish to become a channel, which nothing but handing it over can follow. */
+export const Opening = { frames: 'frames', channel: 'channel' } as const;
+export type Opening = (typeof Opening)[keyof typeof Opening];
+
 /** Large enough for any payload; two of them let one frame be read while the one before is being worked on. */
 const PAYLOAD_CAPACITY = Math.max(...Object.values(MAX_PAYLOAD));
 const SPARE_BUFFERS = 2;
 
-const Stage = { preamble: 0, header: 1, payload: 2 } as const;
+const Stage = { preamble: 0, header: 1, payload: 2, channel: 3 } as const;
 type Stage = (typeof Stage)[keyof typeof Stage];
 
 /**
@@ -27,6 +31,7 @@ type Stage = (typeof Stage)[keyof typeof Stage];
  */
 export class FrameDecoder {
   #stage: Stage = Stage.preamble;
+  #opening: Opening | undefined;
   #head = Buffer.alloc(HEADER_SIZE);
   #filled = 0;
   #sequence = 0;
@@ -41,15 +46,22 @@ export class FrameDecoder {
    * has recycled. So it never stops inside a frame, and `target` is a place that stays right while it waits.
    */
   get canTake(): boolean {
+    if (this.#stage === Stage.channel) return false;
     return (
       this.#stage !== Stage.header || this.#filled > 0 || this.#spare.length > 0 || this.#allocated < SPARE_BUFFERS
     );
+  }
+
+  /** What the first bytes said, once they are there. */
+  get opening(): Opening | undefined {
+    return this.#opening;
   }
 
   /** Where the next bytes belong: never empty, unless `advance` has thrown. */
   target(): Buffer {
     switch (this.#stage) {
       case Stage.preamble:
+      case Stage.channel:
         return this.#head.subarray(this.#filled, PREAMBLE.length);
       case Stage.header:
         return this.#head.subarray(this.#filled, HEADER_SIZE);
@@ -66,8 +78,11 @@ export class FrameDecoder {
     this.#filled += count;
     switch (this.#stage) {
       case Stage.preamble:
-        this.#checkPreamble();
-        if (this.#filled === PREAMBLE.length) this.#enter(Stage.header);
+        this.#opening = this.#checkPreamble();
+        if (this.#opening === Opening.channel) this.#stage = Stage.channel;
+        if (this.#opening === Opening.frames) this.#enter(Stage.header);
+        return;
+      case Stage.channel:
         return;
       case Stage.header:
         if (this.#filled < HEADER_SIZE) return;
@@ -115,22 +130,27 @@ export class FrameDecoder {
     this.#filled = 0;
   }
 
-  #checkPreamble(): void {
+  #checkPreamble(): Opening | undefined {
     const letters = PREAMBLE.length - 1;
     const same = Math.min(this.#filled, letters);
-    if (this.#head.compare(PREAMBLE, 0, same, 0, same) !== 0) {
+    const opening = [PREAMBLE, CHANNEL_PREAMBLE].find(
+      (preamble) => this.#head.compare(preamble, 0, same, 0, same) === 0,
+    );
+    if (opening === undefined) {
       const bytes = this.#head.subarray(0, this.#filled);
       throw new BallastError(
         looksLikeTls(bytes) ? ErrorCode.TLS : ErrorCode.VERSION,
         `the peer does not speak Ballast's protocol: ${describeStranger(bytes)}`,
       );
     }
-    if (this.#filled === PREAMBLE.length && this.#head[letters] !== PREAMBLE[letters]) {
+    if (this.#filled < PREAMBLE.length) return undefined;
+    if (this.#head[letters] !== PREAMBLE[letters]) {
       throw new BallastError(
         ErrorCode.VERSION,
         `the peer speaks version ${this.#head[letters]} of the protocol and this side version ${PREAMBLE[letters]}; install the same version on both hosts`,
       );
     }
+    return opening === PREAMBLE ? Opening.frames : Opening.channel;
   }
 
   #beginPayload(header: FrameHeader): void {

@@ -12,7 +12,9 @@ import {
   type ControlOf,
   type Frame,
   type FrameDecoder,
+  type Opening,
 } from '../protocol/index.js';
+import { duplicateDescriptor } from './descriptor.js';
 import { UNPACED_SEGMENTS, inFlightLimit, paceSocket } from './pacing.js';
 import { explainHandshake } from './tls-identity.js';
 
@@ -61,6 +63,10 @@ export interface ConnectionOptions {
   readonly timeoutMs: number;
   /** How the peer is called in messages: "the receiver at host-b:7700". */
   readonly peer: string;
+  /** Whether this side's preamble was sent on the socket before it came here. */
+  readonly greeted?: boolean;
+  /** Bytes handed to the socket and not yet taken by the kernel, above which `send` waits. Default: 4 MiB. */
+  readonly inFlightBytes?: number;
 }
 
 /**
@@ -79,7 +85,7 @@ export class Connection {
 
   #sequence = 0;
   #inFlight = 0;
-  #maxInFlight = MAX_IN_FLIGHT;
+  #maxInFlight: number;
   #bytesOut = 0;
   #bytesIn = 0;
   #lastOut = Date.now();
@@ -98,6 +104,7 @@ export class Connection {
   #stalled: Buffer[] = [];
   #wakeReader: (() => void) | undefined;
   #writers: (() => void)[] = [];
+  #whenFailed: ((error: BallastError) => void)[] = [];
   #closed: Promise<void>;
 
   /**
@@ -110,6 +117,7 @@ export class Connection {
     this.#timeoutMs = options.timeoutMs;
     this.#quietMs = Math.min(options.timeoutMs / HEARTBEATS_PER_TIMEOUT, LONGEST_QUIET_MS);
     this.peer = options.peer;
+    this.#maxInFlight = options.inFlightBytes ?? MAX_IN_FLIGHT;
     socket.setNoDelay(true);
     socket.setKeepAlive(true, Math.min(options.timeoutMs, 15_000));
     socket.on('error', (error) => {
@@ -132,7 +140,8 @@ export class Connection {
       },
       Math.max(20, this.#quietMs / 2),
     );
-    this.#write([PREAMBLE]);
+    if (options.greeted === true) this.#bytesOut += PREAMBLE.length;
+    else this.#write([PREAMBLE]);
   }
 
   /** Bytes that this side has sent, preamble and headers included. */
@@ -156,7 +165,7 @@ export class Connection {
    */
   async pace(bytesPerSecond: number): Promise<void> {
     paceSocket(this.#socket, bytesPerSecond);
-    this.#maxInFlight = Math.min(MAX_IN_FLIGHT, inFlightLimit(bytesPerSecond));
+    this.#maxInFlight = Math.min(this.#maxInFlight, inFlightLimit(bytesPerSecond));
     // One by one, or TLS would make a single segment of them.
     for (let segment = 0; segment < UNPACED_SEGMENTS; segment++) {
       this.#sendHeartbeat();
@@ -174,7 +183,9 @@ export class Connection {
     this.#heard(count);
     if (this.#discarding || this.#isFailed()) return;
     try {
+      const { opening } = this.#decoder;
       this.#decoder.advance(count);
+      if (opening !== this.#decoder.opening) this.#wakeReader?.();
       this.#collect();
     } catch (error) {
       this.fail(BallastError.from(error));
@@ -196,7 +207,7 @@ export class Connection {
   }
 
   /**
-   * Sends a frame. Resolves when there is room for another, not when this one has arrived: at most MAX_IN_FLIGHT bytes
+   * Sends a frame. Resolves when there is room for another, not when this one has arrived: at most `inFlightBytes`
    * (and one frame) wait in this process, less when it is paced.
    * @param onFlushed called once the kernel has taken the frame and its buffers may be reused, or never will
    * @throws the connection's failure
@@ -242,11 +253,34 @@ export class Connection {
       }
       if (this.#failure !== undefined) throw this.#failure;
       if (this.#ended) throw this.fail(this.#lost());
-      await new Promise<void>((resolve) => {
-        this.#wakeReader = resolve;
-      });
-      this.#wakeReader = undefined;
+      await this.#woken();
     }
+  }
+
+  /**
+   * What the peer's first bytes said that this connection is to be.
+   * @throws the connection's failure; CONNECTION_LOST when the peer has closed
+   */
+  async opening(): Promise<Opening> {
+    for (;;) {
+      if (this.#failure !== undefined) throw this.#failure;
+      if (this.#decoder.opening !== undefined) return this.#decoder.opening;
+      if (this.#ended) throw this.fail(this.#lost());
+      await this.#woken();
+    }
+  }
+
+  /**
+   * Gives the socket away: a descriptor of it, which its new owner closes, and the bytes that were read behind the
+   * opening. Nothing was sent but the preamble. This object is of no use afterwards.
+   * @throws SystemCallError when there are no more descriptors
+   */
+  handOver(): { fd: number; rest: Buffer } {
+    const fd = duplicateDescriptor(this.#socket);
+    clearInterval(this.#clock);
+    this.#failure = new BallastError(ErrorCode.INTERNAL, `the connection to ${this.peer} was given away`);
+    this.#socket.destroy();
+    return { fd, rest: Buffer.concat(this.#stalled) };
   }
 
   /**
@@ -265,9 +299,18 @@ export class Connection {
     );
   }
 
+  /** Resolves with the failure, once there is one: for who waits for something else meanwhile. */
+  async failed(): Promise<BallastError> {
+    if (this.#failure !== undefined) return this.#failure;
+    return await new Promise((resolve) => {
+      this.#whenFailed.push(resolve);
+    });
+  }
+
   /** Makes every pending and later call throw `error`, unless an earlier failure is kept already. Returns the one kept. */
   fail(error: BallastError): BallastError {
     this.#failure ??= error;
+    for (const tell of this.#whenFailed.splice(0)) tell(this.#failure);
     this.#wakeReader?.();
     this.#wakeWriters();
     return this.#failure;
@@ -294,6 +337,14 @@ export class Connection {
       });
     }
     await this.close();
+  }
+
+  /** Resolves when there may be something to read. */
+  async #woken(): Promise<void> {
+    await new Promise<void>((resolve) => {
+      this.#wakeReader = resolve;
+    });
+    this.#wakeReader = undefined;
   }
 
   #wakeWriters(): void {
@@ -394,7 +445,9 @@ export class Connection {
     try {
       for (let chunk = this.#stalled[0]; chunk !== undefined; chunk = this.#stalled[0]) {
         if (!this.wantsBytes) return;
+        const { opening } = this.#decoder;
         const taken = this.#decoder.push(chunk);
+        if (opening !== this.#decoder.opening) this.#wakeReader?.();
         this.#collect();
         if (taken < chunk.length) {
           this.#stalled[0] = chunk.subarray(taken);

@@ -1,6 +1,7 @@
 import type { Socket } from 'node:net';
 import { BallastError, ErrorCode, systemCode } from '../errors.js';
 import { setSocketOption } from '../libc.js';
+import { descriptorOf } from './descriptor.js';
 
 const SOL_SOCKET = 1;
 const SO_MAX_PACING_RATE = 47;
@@ -47,11 +48,4 @@ export function paceSocket(socket: Socket, bytesPerSecond: number): void {
 /** Bytes that may wait in this process for a paced socket, so that what is urgent is not stuck behind them for long. */
 export function inFlightLimit(bytesPerSecond: number): number {
   return bytesPerSecond * IN_FLIGHT_SECONDS;
-}
-
-/** The file descriptor of a connected socket; for TLS that of the TCP connection below. A private field has it. */
-function descriptorOf(socket: Socket): number {
-  const { _handle: handle } = socket as unknown as { _handle?: { fd?: unknown } | null };
-  if (typeof handle?.fd !== 'number' || handle.fd < 0) throw new Error('the socket has no file descriptor');
-  return handle.fd;
 }

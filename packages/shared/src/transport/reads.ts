@@ -1,6 +1,6 @@
 import { Socket, connect, isIP, type OnReadOpts } from 'node:net';
 import { checkServerIdentity, connect as connectTls, type SecureContextOptions } from 'node:tls';
-import { FrameDecoder } from '../protocol/index.js';
+import { CHANNEL_PREAMBLE, FrameDecoder } from '../protocol/index.js';
 import { Connection, type ConnectionOptions } from './connection.js';
 import { describeSubject, explainVerification } from './tls-identity.js';
 
@@ -47,11 +47,20 @@ export interface Dialling {
   readonly distrust: () => string | undefined;
 }
 
+export interface DialOptions {
+  readonly host: string;
+  readonly port: number;
+  readonly tls: TlsDialOptions | undefined;
+  /** Whether the connection is to be a channel of a session that another one has begun. */
+  readonly channel: boolean;
+}
+
 /** Connects. The socket is returned at once; listen to its `ready` event and to `error`. Nothing is read before `start`. */
-export function dial(host: string, port: number, tls?: TlsDialOptions): Dialling {
-  if (tls !== undefined) return dialTls(host, port, tls);
+export function dial({ host, port, tls, channel }: DialOptions): Dialling {
   const reads = new DirectReads();
-  const socket = connect({ host, port, onread: reads.onread });
+  const socket = connect({ host, port, ...(tls === undefined ? { onread: reads.onread } : {}) });
+  if (channel) socket.write(CHANNEL_PREAMBLE);
+  if (tls !== undefined) return secure(socket, host, tls);
   socket.pause();
   return {
     socket,
@@ -68,16 +77,17 @@ export function dial(host: string, port: number, tls?: TlsDialOptions): Dialling
 /**
  * The certificate is judged here and not by Node, which would close the connection without a word to the other side.
  */
-function dialTls(host: string, port: number, { identity, hostname }: TlsDialOptions): Dialling {
+function secure(plain: Socket, host: string, { identity, hostname }: TlsDialOptions): Dialling {
   const name = hostname ?? host;
   const socket = connectTls({
-    host,
-    port,
+    socket: plain,
     ...identity,
     ...(isIP(name) === 0 ? { servername: name } : {}),
     checkServerIdentity: (_host, certificate) => checkServerIdentity(name, certificate),
     rejectUnauthorized: false,
   });
+  // What happens to the plain socket happens to the secure one, too.
+  plain.on('error', (error) => socket.destroy(error));
   return {
     socket,
     ready: 'secureConnect',
@@ -100,6 +110,21 @@ export function accept(accepted: Socket, options: ConnectionOptions): Connection
   const socket = new Socket({ handle, onread: reads.onread, manualStart: true } as ConstructorParameters<
     typeof Socket
   >[0]);
+  const connection = reads.attach(new Connection(socket, reads.decoder, options));
+  socket.resume();
+  return connection;
+}
+
+/** Makes a connection of the descriptor of a connected TCP socket, which it then owns. */
+export function adopt(fd: number, options: ConnectionOptions): Connection {
+  const reads = new DirectReads();
+  const socket = new Socket({
+    fd,
+    onread: reads.onread,
+    readable: true,
+    writable: true,
+    manualStart: true,
+  } as ConstructorParameters<typeof Socket>[0]);
   const connection = reads.attach(new Connection(socket, reads.decoder, options));
   socket.resume();
   return connection;

@@ -1,0 +1,51 @@
+import type { ErrorCode } from '@ballast/shared/errors';
+import type { Dialect } from '@ballast/shared/protocol';
+import type { SharedStore } from '../destination/region-store.js';
+import type { ListenerTls } from '../listener.js';
+import type { ReceivedPart } from '../received-region.js';
+
+/** All that the thread of one channel needs to know. */
+export interface ChannelTask {
+  readonly session: Uint8Array;
+  readonly tls: ListenerTls | undefined;
+  readonly timeoutMs: number;
+  readonly dialect: Dialect;
+  readonly stores: readonly SharedStore[];
+  /** Whether `read` of the stores gives back what was written. */
+  readonly readsBack: boolean;
+  /** Whether the sender asks what is held, here or in the older copies. */
+  readonly holds: boolean;
+  readonly old: readonly { readonly fd: number; readonly path: string; readonly bytes: number }[];
+  /** Two Float64: bytes of memory told about, bytes on the wire. */
+  readonly gauges: SharedArrayBuffer;
+}
+
+/** A connection that wants to become a channel, as the listener hands it over. */
+export interface ChannelConnection {
+  /** The descriptor, which whoever takes the connection owns. */
+  readonly fd: number;
+  /** Bytes that were read behind the opening. */
+  readonly rest: Uint8Array;
+  /** Whether this side's preamble was sent. */
+  readonly greeted: boolean;
+  /** "ADDRESS:PORT" of the sender. */
+  readonly address: string;
+}
+
+/** What the session says to the thread of a channel. */
+export type ChannelOrder =
+  | { readonly kind: 'connection'; readonly connection: ChannelConnection }
+  | { readonly kind: 'stop'; readonly code: ErrorCode; readonly message: string };
+
+/** What the thread of a channel says to the session. */
+export type ChannelReport =
+  | { readonly kind: 'joined' }
+  | { readonly kind: 'damaged'; readonly region: number; readonly leaf: number }
+  /** A connection was turned away, and why. */
+  | { readonly kind: 'stranger'; readonly code: ErrorCode; readonly message: string }
+  /** The sender has finished: what came, region by region. */
+  | { readonly kind: 'finished'; readonly parts: readonly ReceivedPart[] }
+  | { readonly kind: 'failed'; readonly code: ErrorCode; readonly message: string };
+
+/** The gauges' places. */
+export const Gauge = { coveredBytes: 0, wireBytes: 1 } as const;

@@ -1,0 +1,114 @@
+import { Worker } from 'node:worker_threads';
+import { BallastError } from '@ballast/shared/errors';
+import { addEntries, type ManifestEntries, type RegionManifest } from '@ballast/shared/integrity';
+import type { AnnounceCounts } from '../announcer.js';
+import type { WalkCounts } from '../leaf-sender.js';
+import { ChannelGauges } from './gauges.js';
+import type { ChannelReport, ChannelStop, ChannelTask } from './task.js';
+
+/** Milliseconds that a thread has to end by itself when it was told to. */
+const STOP_MS = 2000;
+
+interface Channel {
+  readonly worker: Worker;
+  readonly gauges: ChannelGauges;
+  readonly finished: Promise<readonly ManifestEntries[]>;
+  readonly ended: Promise<void>;
+}
+
+/**
+ * The channels of a session, each a connection in a thread of its own. All of them claim stretches of memory from one
+ * cursor, and share nothing else: no locks, no copies between threads. The first that fails fails the session.
+ */
+export class Channels implements WalkCounts, AnnounceCounts {
+  readonly #channels: readonly Channel[];
+
+  private constructor(channels: readonly Channel[]) {
+    this.#channels = channels;
+  }
+
+  /** Starts the threads, which connect at once and begin to send when they have joined the session. */
+  static start(count: number, task: Omit<ChannelTask, 'gauges'>): Channels {
+    return new Channels(Array.from({ length: count }, () => startChannel(task)));
+  }
+
+  get scannedBytes(): number {
+    return this.#sum((gauges) => gauges.scannedBytes);
+  }
+
+  get sentBytes(): number {
+    return this.#sum((gauges) => gauges.sentBytes);
+  }
+
+  get whiteouts(): number {
+    return this.#sum((gauges) => gauges.whiteouts);
+  }
+
+  get mapBytes(): number {
+    return this.#sum((gauges) => gauges.mapBytes);
+  }
+
+  /** Bytes in both directions of all channels. */
+  get wireBytes(): number {
+    return this.#sum((gauges) => gauges.wireBytes);
+  }
+
+  /**
+   * Resolves when all memory was sent.
+   * @param manifest gets the entries of what was sent
+   * @throws BallastError of the first channel that failed
+   */
+  async finish(manifest: readonly RegionManifest[]): Promise<void> {
+    await Promise.all(
+      this.#channels.map(async ({ finished }) => {
+        for (const [index, entries] of (await finished).entries()) {
+          const region = manifest[index];
+          if (region !== undefined) addEntries(region, entries);
+        }
+      }),
+    );
+  }
+
+  /** Ends all threads, for `reason` where they are not done; resolves when none is left. */
+  async close(reason: BallastError): Promise<void> {
+    const { code, message } = reason;
+    await Promise.all(
+      this.#channels.map(async ({ worker, ended }) => {
+        worker.postMessage({ code, message } satisfies ChannelStop);
+        const timer = setTimeout(() => void worker.terminate(), STOP_MS);
+        await ended;
+        clearTimeout(timer);
+      }),
+    );
+  }
+
+  #sum(gauge: (gauges: ChannelGauges) => number): number {
+    return this.#channels.reduce((sum, { gauges }) => sum + gauge(gauges), 0);
+  }
+}
+
+function startChannel(task: Omit<ChannelTask, 'gauges'>): Channel {
+  const gauges = new ChannelGauges();
+  const workerData: ChannelTask = { ...task, gauges: gauges.memory };
+  const worker = new Worker(new URL('./worker.js', import.meta.url), { workerData });
+  const ended = new Promise<void>((resolve) => {
+    worker.once('exit', () => {
+      resolve();
+    });
+  });
+  const finished = new Promise<readonly ManifestEntries[]>((resolve, reject) => {
+    worker.on('message', (report: ChannelReport) => {
+      if (report.kind === 'finished') resolve(report.entries);
+      if (report.kind === 'failed') reject(new BallastError(report.code, report.message));
+    });
+    worker.on('error', (error) => {
+      reject(BallastError.from(error));
+    });
+    worker.on('exit', () => {
+      reject(BallastError.from(new Error('the thread of a channel ended without a word')));
+    });
+  });
+  // Whoever waits for it gets the failure; nobody may, when the session fails first.
+  finished.catch(() => undefined);
+  return { worker, gauges, finished, ended };
+}

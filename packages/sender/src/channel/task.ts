@@ -1,0 +1,39 @@
+import type { ErrorCode } from '@ballast/shared/errors';
+import type { ManifestEntries } from '@ballast/shared/integrity';
+import type { Dialect } from '@ballast/shared/protocol';
+import type { Address, TlsDialOptions } from '@ballast/shared/transport';
+import type { SharedRegion } from '../source/memory-source.js';
+import type { SharedStretches } from './stretches.js';
+
+/** All that the thread of one channel needs to know. */
+export interface ChannelTask {
+  readonly to: Address;
+  readonly tls: TlsDialOptions | undefined;
+  readonly connectMs: number;
+  readonly timeoutMs: number;
+  readonly inFlightBytes: number;
+  /** Bytes a second that this channel sends at most; Infinity for no cap. */
+  readonly bandwidth: number;
+  readonly session: Uint8Array;
+  readonly dialect: Dialect;
+  /** Whether the destination holds something: then each stretch is asked about before it is sent. */
+  readonly holds: boolean;
+  readonly regions: readonly SharedRegion[];
+  readonly stretches: SharedStretches;
+  /** One Int32: the index of the next stretch that nobody has claimed, shared by all channels. */
+  readonly cursor: SharedArrayBuffer;
+  /** See ChannelGauges. */
+  readonly gauges: SharedArrayBuffer;
+}
+
+/** What the thread of a channel says to the session. */
+export type ChannelReport =
+  /** All that it claimed was sent: what that is, region by region. */
+  | { readonly kind: 'finished'; readonly entries: readonly ManifestEntries[] }
+  | { readonly kind: 'failed'; readonly code: ErrorCode; readonly message: string };
+
+/** What the session says to the thread of a channel: give up, for this reason. */
+export interface ChannelStop {
+  readonly code: ErrorCode;
+  readonly message: string;
+}
