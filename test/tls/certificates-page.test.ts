@@ -99,6 +99,7 @@ test('each sentence of the table of refusals is one that the programs say', asyn
     'shared/src/transport/reads.ts',
     'shared/src/protocol/decoder.ts',
     'receiver/src/listener.ts',
+    'receiver/src/trust.ts',
     'receiver/src/handshakes.ts',
     'sender/src/connect.ts',
   ];

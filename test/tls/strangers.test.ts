@@ -21,7 +21,12 @@ const GROWTH_MIB = 96;
 const LAYOUT: Layout = [{ fill: Fill.data, pages: 12_000 }];
 
 /** The beginning of a TLS handshake record, the beginning of our preamble, and nothing. */
-const BEGINNINGS = [Buffer.from([0x16, 3, 1, 2, 0, 1]), Buffer.alloc(0), Buffer.from('BALLA'), Buffer.alloc(0)] as const;
+const BEGINNINGS = [
+  Buffer.from([0x16, 3, 1, 2, 0, 1]),
+  Buffer.alloc(0),
+  Buffer.from('BALLA'),
+  Buffer.alloc(0),
+] as const;
 
 /** Connections that say nothing, or begin to say something, and then stay. */
 async function crowd(t: ExecutionContext, to: Address, count: number): Promise<void> {

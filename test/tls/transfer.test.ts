@@ -3,11 +3,13 @@ import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { sendMemory, STRATEGY_NAMES, type SendEvent } from '@ballast/sender';
+import type { ExecutionContext } from 'ava';
 import { temporaryFolder } from '../support/folder.js';
-import { Fill, firstWrongPage, writeMemoryFile, type Layout } from '../support/memory-file.js';
+import { Fill, contentsOf, firstWrongPage, writeMemoryFile, type Layout } from '../support/memory-file.js';
 import { testUnless } from '../support/mounts.js';
 import { Program, eventsIn, failedClearly, receiverProgram, runReceiver, runSender } from '../support/programs.js';
 import { attempt, codeOf, listen, messageOf, orBallastError, transfer } from '../support/transfer.js';
+import { Proxy, type Fault } from '../faults/proxy.js';
 import { Relay } from './relay.js';
 import { makeCertificates, whyNoOpenssl } from './certificates.js';
 
@@ -41,6 +43,34 @@ test('with certificates on both sides every strategy brings the memory over', as
   }
   t.is(roots.size, 1);
 });
+
+test('channels speak TLS, too', async (t) => {
+  const folder = await temporaryFolder(t, 64 << 20);
+  const { receiverDirectory, senderDirectory } = await makeCertificates(folder);
+  const [source, copy] = [join(folder, 'guest.mem'), join(folder, 'copy.mem')];
+  const layout: Layout = [...LAYOUT, { fill: Fill.data, pages: 5000 }];
+  writeMemoryFile(source, layout);
+  const { sent, received } = await transfer({
+    from: [source],
+    to: [copy],
+    via: async (receiver) => (await Proxy.open(t, receiver, () => ({ toReceiver: [noPlain(t)] }))).address,
+    send: { channels: 3, tls: { directory: senderDirectory, hostname: '127.0.0.1' } },
+    receive: { tls: { directory: receiverDirectory } },
+  });
+  t.is(firstWrongPage(copy, layout), undefined);
+  t.is(received.root, sent.root);
+  t.is(received.wireBytes, sent.wireBytes);
+});
+
+/** Asserts that the first page does not go by in the clear. */
+function noPlain(t: ExecutionContext): Fault {
+  return {
+    pass(chunk) {
+      t.is(chunk.indexOf(contentsOf([{ fill: Fill.data, pages: 1 }], 1, false).subarray(0, 64)), -1);
+      return [chunk];
+    },
+  };
+}
 
 test('the two programs do, too, by the address and by a name', async (t) => {
   const folder = await temporaryFolder(t);

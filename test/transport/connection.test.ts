@@ -495,7 +495,7 @@ test('bytes that come before a connection is made of a dialled socket are not lo
   await once(server, 'listening');
   const address = server.address();
   if (address === null || typeof address === 'string') throw new Error('the server has no port');
-  const { socket, start } = dial({ host: '127.0.0.1', port: address.port, tls: undefined, channel: false });
+  const { socket, start } = dial({ host: '127.0.0.1', port: address.port, tls: undefined, channel: undefined });
   await once(socket, 'connect');
   await pause(100);
   const connection = start({ timeoutMs: 60_000, peer: 'the receiver' });
@@ -511,7 +511,7 @@ test('an accepted socket whose inside is not as we know it is read the public wa
   const address = server.address();
   if (address === null || typeof address === 'string') throw new Error('the server has no port');
   const incoming = once(server, 'connection');
-  const { socket, start } = dial({ host: '127.0.0.1', port: address.port, tls: undefined, channel: false });
+  const { socket, start } = dial({ host: '127.0.0.1', port: address.port, tls: undefined, channel: undefined });
   await once(socket, 'connect');
   const dialled = start({ timeoutMs: 60_000, peer: 'the receiver' });
   const [other] = (await incoming) as [Parameters<typeof accept>[0]];

@@ -42,7 +42,8 @@ export async function openPair(t: ExecutionContext, reads: Reads, timeouts: Time
   const { port, accepted: incoming } = await listen(t);
   const ofDialled = { timeoutMs: timeouts.dialledMs ?? PATIENT_MS, peer: 'the receiver' };
   const ofAccepted = { timeoutMs: timeouts.acceptedMs ?? PATIENT_MS, peer: 'the sender' };
-  const dialling = reads === 'straight' ? dial({ host: '127.0.0.1', port, tls: undefined, channel: false }) : undefined;
+  const dialling =
+    reads === 'straight' ? dial({ host: '127.0.0.1', port, tls: undefined, channel: undefined }) : undefined;
   const socket = dialling?.socket ?? connect(port, '127.0.0.1');
   await once(socket, 'connect');
   const dialled = dialling?.start(ofDialled) ?? byDataEvents(socket, ofDialled);

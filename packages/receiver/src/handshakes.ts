@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net';
 import { createServer, type Server, type SecureContextOptions, type TLSSocket } from 'node:tls';
 import { BallastError, ErrorCode, systemCode } from '@ballast/shared/errors';
-import { CHANNEL_PREAMBLE, PREAMBLE } from '@ballast/shared/protocol';
+import { PREAMBLE, channelOf, mayBeChannel } from '@ballast/shared/protocol';
 import { explainHandshake } from '@ballast/shared/transport';
 
 export interface HandshakeOptions {
@@ -13,8 +13,8 @@ export interface HandshakeOptions {
   readonly onSecure: (socket: TLSSocket) => void;
   /** A sender of ours that does not speak TLS. It understands what it is told, and so it is told. */
   readonly onPlain: (socket: Socket) => void;
-  /** A connection that wants to become a channel, and the bytes that it sent behind its opening. */
-  readonly onChannel?: (socket: Socket, rest: Buffer) => void;
+  /** A connection that wants to become channel `index`, and the bytes that it sent behind its opening. */
+  readonly onChannel?: (socket: Socket, index: number, rest: Buffer) => void;
   readonly onFailed: (socket: Socket, error: BallastError) => void;
 }
 
@@ -74,19 +74,19 @@ export class Handshakes {
         return;
       }
       first = Buffer.concat([first, more]);
-      // Only what speaks Ballast in the clear begins so, and there what counts is the last of the first bytes.
-      const isOurs = first.compare(PREAMBLE, 0, 1, 0, 1) === 0;
-      if (isOurs && first.length < PREAMBLE.length) return;
+      if (onChannel !== undefined && mayBeChannel(first)) return;
       socket.removeListener('readable', onReadable);
       clearTimeout(timer);
-      if (!isOurs) {
+      // Only what speaks Ballast in the clear begins so.
+      if (first[0] !== PREAMBLE[0]) {
         socket.unshift(first);
         this.#server.emit('connection', socket);
         return;
       }
       this.#pending.delete(peer);
-      if (onChannel !== undefined && first.subarray(0, CHANNEL_PREAMBLE.length).equals(CHANNEL_PREAMBLE)) {
-        onChannel(socket, first.subarray(CHANNEL_PREAMBLE.length));
+      const channel = channelOf(first);
+      if (onChannel !== undefined && channel !== undefined) {
+        onChannel(socket, channel, first.subarray(PREAMBLE.length));
       } else {
         socket.unshift(first);
         onPlain(socket);

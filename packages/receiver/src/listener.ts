@@ -1,7 +1,7 @@
 import { createServer, type Server, type Socket } from 'node:net';
 import type { SecureContextOptions } from 'node:tls';
 import { BallastError, ErrorCode, systemCode } from '@ballast/shared/errors';
-import { Opening, type ControlOf } from '@ballast/shared/protocol';
+import type { ControlOf } from '@ballast/shared/protocol';
 import {
   accept,
   byDataEvents,
@@ -86,10 +86,10 @@ export class Listener {
       onPlain(socket) {
         greetByEvents(socket, 'the sender does not speak TLS; give both sides the same TLS options');
       },
-      onChannel: (socket, rest) => {
+      onChannel: (socket, index, rest) => {
         const address = addressOf(socket);
         if (this.#channels === undefined) this.#turnedAway(address, noSession());
-        else this.#channels({ fd: duplicateDescriptor(socket), rest, greeted: false, address });
+        else this.#channels({ index, fd: duplicateDescriptor(socket), rest, greeted: false, address });
         socket.destroy();
       },
       onFailed: (socket, error) => {
@@ -205,9 +205,10 @@ export class Listener {
     }, HELLO_TIMEOUT_MS);
     try {
       if (distrusted !== undefined) throw new BallastError(ErrorCode.TLS, distrusted);
-      if ((await connection.opening()) === Opening.channel) {
+      const opening = await connection.opening();
+      if (opening.kind === 'channel') {
         if (this.#channels === undefined) throw noSession();
-        this.#channels({ ...connection.handOver(), greeted: true, address });
+        this.#channels({ index: opening.index, ...connection.handOver(), greeted: true, address });
         return;
       }
       const hello = await connection.expect('hello');

@@ -15,8 +15,8 @@ export interface ConnectOptions {
   readonly timeoutMs: number;
   readonly tls: TlsDialOptions | undefined;
   readonly signal: AbortSignal | undefined;
-  /** Whether the connection is to be a channel of a session. Default: it begins one. */
-  readonly channel?: boolean;
+  /** Which channel it is to be of a session that was begun before. Default: it begins one. */
+  readonly channel?: number;
   /** Bytes that may wait in this process. Default: as `Connection` has it. */
   readonly inFlightBytes?: number;
 }
@@ -27,7 +27,7 @@ export interface ConnectOptions {
  */
 export async function connectToReceiver(
   address: Address,
-  { connectMs, timeoutMs, tls, signal, channel = false, inFlightBytes }: ConnectOptions,
+  { connectMs, timeoutMs, tls, signal, channel, inFlightBytes }: ConnectOptions,
 ): Promise<Connection> {
   const name = formatAddress(address);
   const { socket, ready, start, distrust } = dial({ ...address, tls, channel });

@@ -21,7 +21,6 @@ interface Channel {
   readonly gauges: Float64Array;
   readonly finished: Promise<readonly ReceivedPart[]>;
   readonly ended: Promise<void>;
-  joined: boolean;
   over: boolean;
 }
 
@@ -31,7 +30,6 @@ interface Channel {
  */
 export class Channels {
   readonly #channels: readonly Channel[];
-  #next = 0;
 
   private constructor(channels: readonly Channel[]) {
     this.#channels = channels;
@@ -52,14 +50,10 @@ export class Channels {
     return this.#channels.reduce((sum, { gauges }) => sum + (gauges[Gauge.wireBytes] ?? 0), 0);
   }
 
-  /**
-   * Gives a connection to a thread that has none yet; several may be tried for one place, and the first that knows the
-   * session gets it.
-   */
+  /** Gives a connection to the thread that it wants; the first that knows the session becomes the channel. */
   take(connection: ChannelConnection): void {
-    const waiting = this.#channels.filter(({ joined, over }) => !joined && !over);
-    const channel = waiting[this.#next++ % Math.max(waiting.length, 1)];
-    if (channel === undefined) closeSync(connection.fd);
+    const channel = this.#channels[connection.index];
+    if (channel === undefined || channel.over) closeSync(connection.fd);
     else channel.worker.postMessage({ kind: 'connection', connection } satisfies ChannelOrder);
   }
 
@@ -101,9 +95,6 @@ function startChannel(task: Omit<ChannelTask, 'gauges'>, events: ChannelEvents):
     };
     worker.on('message', (report: ChannelReport) => {
       switch (report.kind) {
-        case 'joined':
-          channel.joined = true;
-          break;
         case 'damaged':
           events.onDamaged(report.region, report.leaf);
           break;
@@ -127,6 +118,6 @@ function startChannel(task: Omit<ChannelTask, 'gauges'>, events: ChannelEvents):
   });
   // Whoever waits for it gets the failure; nobody may, when the session fails first.
   finished.catch(() => undefined);
-  const channel: Channel = { worker, gauges: new Float64Array(gauges), finished, ended, joined: false, over: false };
+  const channel: Channel = { worker, gauges: new Float64Array(gauges), finished, ended, over: false };
   return channel;
 }

@@ -22,6 +22,8 @@ export interface ChannelTask {
 
 /** A connection that wants to become a channel, as the listener hands it over. */
 export interface ChannelConnection {
+  /** Which channel it wants to be, counted from 0. */
+  readonly index: number;
   /** The descriptor, which whoever takes the connection owns. */
   readonly fd: number;
   /** Bytes that were read behind the opening. */
@@ -39,7 +41,6 @@ export type ChannelOrder =
 
 /** What the thread of a channel says to the session. */
 export type ChannelReport =
-  | { readonly kind: 'joined' }
   | { readonly kind: 'damaged'; readonly region: number; readonly leaf: number }
   /** A connection was turned away, and why. */
   | { readonly kind: 'stranger'; readonly code: ErrorCode; readonly message: string }

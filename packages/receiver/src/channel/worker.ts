@@ -1,7 +1,7 @@
 import { Socket } from 'node:net';
 import { parentPort, workerData } from 'node:worker_threads';
 import { BallastError, ErrorCode } from '@ballast/shared/errors';
-import { CHANNEL_PREAMBLE } from '@ballast/shared/protocol';
+import { PREAMBLE } from '@ballast/shared/protocol';
 import { leafCount } from '@ballast/shared/memory';
 import { adopt, byDataEvents, type Connection, type ConnectionOptions } from '@ballast/shared/transport';
 import { Basis } from '../basis.js';
@@ -126,7 +126,6 @@ class ChannelThread {
       if (Buffer.compare(session, this.#task.session) !== 0 || this.#channel !== undefined)
         throw new BallastError(ErrorCode.BUSY, 'this receiver is busy with another sender; try again later');
       this.#channel = connection;
-      this.#report({ kind: 'joined' });
       this.#join(connection);
     } catch (error) {
       const reason = BallastError.from(error);
@@ -152,7 +151,7 @@ class ChannelThread {
     const gauges = new Float64Array(this.#task.gauges);
     const readGauges = (): void => {
       gauges[Gauge.coveredBytes] = regions.reduce((sum, region) => sum + region.coveredBytes, 0);
-      gauges[Gauge.wireBytes] = CHANNEL_PREAMBLE.length + connection.bytesIn + connection.bytesOut;
+      gauges[Gauge.wireBytes] = PREAMBLE.length + connection.bytesIn + connection.bytesOut;
     };
     const clock = setInterval(readGauges, GAUGE_MS);
     const answers = new Answers(connection, bases);

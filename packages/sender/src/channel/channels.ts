@@ -28,8 +28,8 @@ export class Channels implements WalkCounts, AnnounceCounts {
   }
 
   /** Starts the threads, which connect at once and begin to send when they have joined the session. */
-  static start(count: number, task: Omit<ChannelTask, 'gauges'>): Channels {
-    return new Channels(Array.from({ length: count }, () => startChannel(task)));
+  static start(count: number, task: Omit<ChannelTask, 'index' | 'gauges'>): Channels {
+    return new Channels(Array.from({ length: count }, (_, index) => startChannel(index, task)));
   }
 
   get scannedBytes(): number {
@@ -87,9 +87,9 @@ export class Channels implements WalkCounts, AnnounceCounts {
   }
 }
 
-function startChannel(task: Omit<ChannelTask, 'gauges'>): Channel {
+function startChannel(index: number, task: Omit<ChannelTask, 'index' | 'gauges'>): Channel {
   const gauges = new ChannelGauges();
-  const workerData: ChannelTask = { ...task, gauges: gauges.memory };
+  const workerData: ChannelTask = { ...task, index, gauges: gauges.memory };
   const worker = new Worker(new URL('./worker.js', import.meta.url), { workerData });
   const ended = new Promise<void>((resolve) => {
     worker.once('exit', () => {

@@ -7,6 +7,8 @@ import type { SharedStretches } from './stretches.js';
 
 /** All that the thread of one channel needs to know. */
 export interface ChannelTask {
+  /** Which of the session's channels it is, counted from 0. */
+  readonly index: number;
   readonly to: Address;
   readonly tls: TlsDialOptions | undefined;
   readonly connectMs: number;

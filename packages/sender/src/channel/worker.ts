@@ -1,7 +1,7 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { BallastError } from '@ballast/shared/errors';
 import { buffersOf, emptyManifest, entriesOf, type RegionManifest } from '@ballast/shared/integrity';
-import { CHANNEL_PREAMBLE } from '@ballast/shared/protocol';
+import { PREAMBLE } from '@ballast/shared/protocol';
 import type { Connection } from '@ballast/shared/transport';
 import { announcerOf } from '../announcer.js';
 import { connectToReceiver } from '../connect.js';
@@ -28,7 +28,7 @@ async function runChannel(
   const connection = await connectToReceiver(to, {
     ...{ connectMs, timeoutMs, inFlightBytes, tls },
     signal: stop,
-    channel: true,
+    channel: task.index,
   });
   const onStop = (): void => {
     connection.fail(BallastError.from(stop.reason));
@@ -36,7 +36,7 @@ async function runChannel(
   stop.addEventListener('abort', onStop, { once: true });
   const gauges = new ChannelGauges(task.gauges);
   const readGauges = (): void => {
-    gauges.wireBytes = CHANNEL_PREAMBLE.length + connection.bytesOut + connection.bytesIn;
+    gauges.wireBytes = PREAMBLE.length + connection.bytesOut + connection.bytesIn;
   };
   const clock = setInterval(readGauges, GAUGE_MS);
   const reads = task.regions.map(readsOf);

@@ -24,7 +24,7 @@
  * With channels, welcome is followed by connections of their own, and what lies between holdings and `end` goes over them:
  *
  *     sender's channel                         receiver's channel
- *       | CHANNEL_PREAMBLE, preamble, join         |
+ *       | channel preamble, preamble, join         |
  *       |----------------------------------------->|
  *       |                         preamble, joined |
  *       |<-----------------------------------------|
@@ -41,11 +41,32 @@
 /** First bytes of each direction: seven letters, then the protocol's major version. */
 export const PREAMBLE = Buffer.from('BALLAST\x01', 'latin1');
 export const PROTOCOL_VERSION = 1;
+/** The letters with which a connection begins that is to become a channel of a session. */
+const CHANNEL_LETTERS = 'BALLCH';
+
 /**
- * First bytes of a connection that is to become a channel of a session: in the clear also where TLS follows, so that the
- * receiver can hand it to the thread that will serve it before anything else of it is read.
+ * First bytes of channel `index`, counted from 0: six letters, the index, the protocol's major version. They are in the
+ * clear also where TLS follows, so that the receiver can hand the connection to the thread that serves this channel
+ * before anything else of it is read.
  */
-export const CHANNEL_PREAMBLE = Buffer.from('BALLCHN\x01', 'latin1');
+export function channelPreamble(index: number): Buffer {
+  return Buffer.from([...Buffer.from(CHANNEL_LETTERS, 'latin1'), index, PROTOCOL_VERSION]);
+}
+
+/** Whether bytes, fewer than a preamble has, may be the beginning of a channel's. */
+export function mayBeChannel(bytes: Buffer): boolean {
+  const letters = bytes.toString('latin1', 0, CHANNEL_LETTERS.length);
+  return bytes.length < PREAMBLE.length && CHANNEL_LETTERS.startsWith(letters);
+}
+
+/** Which channel the first bytes of a connection are for; undefined when they are none of a channel. */
+export function channelOf(preamble: Buffer): number | undefined {
+  if (preamble.length < PREAMBLE.length) return undefined;
+  const index = preamble[CHANNEL_LETTERS.length];
+  const isChannel = index !== undefined && preamble.subarray(0, PREAMBLE.length).equals(channelPreamble(index));
+  return isChannel && index < MAX_CHANNELS ? index : undefined;
+}
+
 /** Channels of one session. */
 export const MAX_CHANNELS = 16;
 

@@ -1,6 +1,6 @@
 import { crc32 } from 'node:zlib';
 import { BallastError, ErrorCode } from '../errors.js';
-import { CHANNEL_PREAMBLE, FrameType, HEADER_SIZE, MAX_PAYLOAD, PREAMBLE } from './constants.js';
+import { FrameType, HEADER_SIZE, MAX_PAYLOAD, PREAMBLE, channelOf, mayBeChannel } from './constants.js';
 import { decodeHeader, type FrameHeader } from './header.js';
 import { leafTableSize } from './leaf-records.js';
 
@@ -10,9 +10,8 @@ export interface Frame {
   readonly payload: Buffer;
 }
 
-/** What a stream began with: frames, or the wish to become a channel, which nothing but handing it over can follow. */
-export const Opening = { frames: 'frames', channel: 'channel' } as const;
-export type Opening = (typeof Opening)[keyof typeof Opening];
+/** What a stream began with: frames follow, or it wants to become a channel, and is to be handed over as it is. */
+export type Opening = { readonly kind: 'frames' } | { readonly kind: 'channel'; readonly index: number };
 
 /** Large enough for any payload; two of them let one frame be read while the one before is being worked on. */
 const PAYLOAD_CAPACITY = Math.max(...Object.values(MAX_PAYLOAD));
@@ -79,8 +78,8 @@ export class FrameDecoder {
     switch (this.#stage) {
       case Stage.preamble:
         this.#opening = this.#checkPreamble();
-        if (this.#opening === Opening.channel) this.#stage = Stage.channel;
-        if (this.#opening === Opening.frames) this.#enter(Stage.header);
+        if (this.#opening?.kind === 'channel') this.#stage = Stage.channel;
+        if (this.#opening?.kind === 'frames') this.#enter(Stage.header);
         return;
       case Stage.channel:
         return;
@@ -131,13 +130,12 @@ export class FrameDecoder {
   }
 
   #checkPreamble(): Opening | undefined {
+    const bytes = this.#head.subarray(0, this.#filled);
+    const channel = channelOf(bytes);
+    if (channel !== undefined) return { kind: 'channel', index: channel };
     const letters = PREAMBLE.length - 1;
     const same = Math.min(this.#filled, letters);
-    const opening = [PREAMBLE, CHANNEL_PREAMBLE].find(
-      (preamble) => this.#head.compare(preamble, 0, same, 0, same) === 0,
-    );
-    if (opening === undefined) {
-      const bytes = this.#head.subarray(0, this.#filled);
+    if (this.#head.compare(PREAMBLE, 0, same, 0, same) !== 0 && !mayBeChannel(bytes)) {
       throw new BallastError(
         looksLikeTls(bytes) ? ErrorCode.TLS : ErrorCode.VERSION,
         `the peer does not speak Ballast's protocol: ${describeStranger(bytes)}`,
@@ -150,7 +148,7 @@ export class FrameDecoder {
         `the peer speaks version ${this.#head[letters]} of the protocol and this side version ${PREAMBLE[letters]}; install the same version on both hosts`,
       );
     }
-    return opening === PREAMBLE ? Opening.frames : Opening.channel;
+    return { kind: 'frames' };
   }
 
   #beginPayload(header: FrameHeader): void {

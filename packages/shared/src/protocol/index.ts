@@ -1,8 +1,8 @@
 export * from './constants.js';
 export { Dialect, decodeControl, encodeControl } from './control.js';
 export type { ControlKind, ControlMessage, ControlOf, Summary } from './control.js';
-export { FrameDecoder, Opening } from './decoder.js';
-export type { Frame } from './decoder.js';
+export { FrameDecoder } from './decoder.js';
+export type { Frame, Opening } from './decoder.js';
 export { decodeHeader, encodeHeader } from './header.js';
 export type { FrameHeader } from './header.js';
 export { decodeLeafRecords, encodeLeafRecord, leafTableSize } from './leaf-records.js';

@@ -1,6 +1,6 @@
 import { Socket, connect, isIP, type OnReadOpts } from 'node:net';
 import { checkServerIdentity, connect as connectTls, type SecureContextOptions } from 'node:tls';
-import { CHANNEL_PREAMBLE, FrameDecoder } from '../protocol/index.js';
+import { FrameDecoder, channelPreamble } from '../protocol/index.js';
 import { Connection, type ConnectionOptions } from './connection.js';
 import { describeSubject, explainVerification } from './tls-identity.js';
 
@@ -51,15 +51,15 @@ export interface DialOptions {
   readonly host: string;
   readonly port: number;
   readonly tls: TlsDialOptions | undefined;
-  /** Whether the connection is to be a channel of a session that another one has begun. */
-  readonly channel: boolean;
+  /** Which channel the connection is to be of a session that another one has begun; undefined when it begins one. */
+  readonly channel: number | undefined;
 }
 
 /** Connects. The socket is returned at once; listen to its `ready` event and to `error`. Nothing is read before `start`. */
 export function dial({ host, port, tls, channel }: DialOptions): Dialling {
   const reads = new DirectReads();
   const socket = connect({ host, port, ...(tls === undefined ? { onread: reads.onread } : {}) });
-  if (channel) socket.write(CHANNEL_PREAMBLE);
+  if (channel !== undefined) socket.write(channelPreamble(channel));
   if (tls !== undefined) return secure(socket, host, tls);
   socket.pause();
   return {
