@@ -181,7 +181,11 @@ test('the dialogue is hello, welcome, end, verified, commit, published, goodbye'
   writeMemoryFile(source, MIXED);
   const { frames, fromReceiver } = await record(t, source, copy, {});
   const kinds = (list: readonly RecordedFrame[]): string[] =>
-    list.filter(({ header }) => header.type === FrameType.control).map(({ payload }) => decodeControl(payload).kind);
+    list
+      .filter(({ header }) => header.type === FrameType.control)
+      .map(({ payload }) => decodeControl(payload).kind)
+      // On a busy machine a side may be silent for long enough to say that it is alive.
+      .filter((kind) => kind !== 'heartbeat');
   t.deepEqual(kinds(frames), ['hello', 'end', 'commit', 'goodbye']);
   t.deepEqual(kinds(framesOf(fromReceiver)), ['welcome', 'verified', 'published']);
 });
