@@ -7,7 +7,7 @@ import { formatBytes, formatCount, formatSeconds } from './format.js';
 import { GIB, MIB, SEED } from './group.js';
 import { makeMemoryFile, type MemoryFile, type MemoryFileOptions, writeBalloonBitmap } from './memory-file.js';
 import { openStage, type Stage } from './stage.js';
-import { toText } from './table.js';
+import { tableText } from '@ballast/shared/cli';
 import { verifySame } from './verify.js';
 import { warmMemory } from './warm.js';
 
@@ -194,7 +194,7 @@ function comparison(outcomes: readonly Outcome[]): string {
     formatBytes(counters['mapBytes'] ?? NaN),
     root.slice(0, 8),
   ]);
-  return toText({ head, rows });
+  return tableText({ head, rows });
 }
 
 function explain(stage: Stage, outcomes: readonly Outcome[], { options }: Guest): void {

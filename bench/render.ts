@@ -1,3 +1,5 @@
+import { tableText } from '@ballast/shared/cli';
+import { median, pairedRatio, spread } from '@ballast/shared/measure';
 import type { Measurement, Row } from './contender.js';
 import { formatBytes, formatCount, formatRate, formatRatio, formatSeconds } from './format.js';
 import { DEFAULT_STRATEGY } from './group-strategies.js';
@@ -6,8 +8,7 @@ import { BALLAST, LIMIT } from './group-peers.js';
 import { SMALLEST } from './group-scale.js';
 import type { Group } from './group.js';
 import type { Results } from './results.js';
-import { median, pairedRatio, spread } from './statistics.js';
-import { type Table, toMarkdown, toText } from './table.js';
+import { type Table, toMarkdown } from './table.js';
 
 const UNKNOWN = '–';
 
@@ -59,7 +60,7 @@ const COLUMNS: Readonly<Record<Group['name'], readonly Column[]>> = {
 export function renderText(results: Results): string {
   const tables = results.groups.map((group) => {
     const table = tableOf(group);
-    return [table.title, table.about, '', toText(table), ...table.notes.map((note) => `  ${note}`), ''].join('\n');
+    return [table.title, table.about, '', tableText(table), ...table.notes.map((note) => `  ${note}`), ''].join('\n');
   });
   return [machineLine(results), '', ...tables].join('\n');
 }

@@ -83,6 +83,7 @@ const PARTS: readonly { readonly fields: Partial<NaiveHeader> & { type: number }
   { fields: { type: FrameType.zeroRanges, count: 1, base: 2n ** 33n }, checked: filled(2, 4), pages: Buffer.alloc(0) },
   { fields: { type: FrameType.holdings, region: 9, count: 1 }, checked: filled(48, 5), pages: Buffer.alloc(0) },
   { fields: { type: FrameType.leaves, region: 1, count: 1, base: 9n }, checked: filled(48, 6), pages: filled(9, 7) },
+  { fields: { type: FrameType.filler }, checked: Buffer.alloc(0), pages: filled(70, 8) },
 ];
 
 function framesOf(parts: typeof PARTS): Buffer[] {

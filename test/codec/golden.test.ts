@@ -86,12 +86,22 @@ const HOLDINGS: Vector = {
   payload: bytesOf('00000000 0500 0000', DIGEST, '1111111111111111 2222222222222222'),
 };
 
+const FILLER: Vector = {
+  header: '08 00 0000 03000000 04000000 00000000 0000000000000000 00000000 70dd2c9b',
+  fields: { type: FrameType.filler, region: 0, sequence: 3, length: 4, count: 0, base: 0 },
+  payload: bytesOf('deadbeef'),
+};
+
+/** What of each payload its checksum covers, in bytes; all of it where nothing is said. */
+const CHECKED: Readonly<Record<number, number>> = { [FrameType.leaves]: 2 * 48, [FrameType.filler]: 0 };
+
 const FRAMES = {
   leaves: LEAVES,
   whiteouts: WHITEOUTS,
   freeRanges: FREE_RANGES,
   zeroRanges: ZERO_RANGES,
   holdings: HOLDINGS,
+  filler: FILLER,
 };
 
 test('the preamble is seven letters and the version', (t) => {
@@ -105,7 +115,7 @@ test('the naive CRC-32 has the check value that the standard gives', (t) => {
 for (const [name, { header, fields, payload }] of Object.entries(FRAMES)) {
   test(`the header of a ${name} frame is these bytes`, (t) => {
     const bytes = bytesOf(header);
-    const checked = payload.subarray(0, fields.type === FrameType.leaves ? 2 * 48 : payload.length);
+    const checked = payload.subarray(0, CHECKED[fields.type]);
     const whole: FrameHeader = { ...fields, payloadChecksum: naiveCrc32(checked) };
     t.is(naiveCrc32(bytes.subarray(0, 28)), bytes.readUInt32LE(28), 'the vector has the wrong header checksum');
     t.deepEqual(encodeHeader(whole), bytes);
@@ -384,6 +394,34 @@ const MESSAGES: readonly ControlVector[] = [
       `de0003 ${KIND} a5 61626f7274`,
       `${text('code')} ${text('E_ABORTED')}`,
       `${text('message')} ${text('größer als erwartet')}`,
+    ),
+  },
+  {
+    name: 'probe',
+    message: { kind: 'probe' },
+    header: '01 00 0000 0d000000 0e000000 00000000 0000000000000000 f087ab5f b0342876',
+    payload: bytesOf(`de0001 ${KIND} a5 70726f6265`),
+  },
+  {
+    name: 'probe-ready',
+    message: { kind: 'probe-ready' },
+    header: '01 00 0000 0e000000 14000000 00000000 0000000000000000 f594a8e6 7323cb29',
+    payload: bytesOf(`de0001 ${KIND} ab 70726f62652d7265616479`),
+  },
+  {
+    name: 'probe-end',
+    message: { kind: 'probe-end' },
+    header: '01 00 0000 0f000000 12000000 00000000 0000000000000000 3790a642 af1fb8b8',
+    payload: bytesOf(`de0001 ${KIND} a9 70726f62652d656e64`),
+  },
+  {
+    name: 'probed',
+    message: { kind: 'probed', bytes: 2 ** 33, microseconds: 1_500_000 },
+    header: '01 00 0000 10000000 30000000 00000000 0000000000000000 1a05eadf d4af068f',
+    payload: bytesOf(
+      `de0003 ${KIND} a6 70726f626564`,
+      `${text('bytes')} cb4200000000000000`,
+      `${text('microseconds')} ce0016e360`,
     ),
   },
 ];

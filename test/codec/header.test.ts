@@ -20,13 +20,13 @@ const aHeader: fc.Arbitrary<FrameHeader> = fc
     payloadChecksum: u32,
   })
   .map((header) => {
-    const isControl = header.type === FrameType.control;
+    const hasNoRecords = header.type === FrameType.control || header.type === FrameType.filler;
     return {
       ...header,
       length: header.length % (MAX_PAYLOAD[header.type] + 1),
-      region: isControl ? 0 : header.region,
-      count: isControl ? 0 : header.count,
-      base: isControl || header.type === FrameType.whiteouts ? 0 : header.base,
+      region: hasNoRecords ? 0 : header.region,
+      count: hasNoRecords ? 0 : header.count,
+      base: hasNoRecords || header.type === FrameType.whiteouts ? 0 : header.base,
     };
   });
 
@@ -86,7 +86,7 @@ function decode(changes: Partial<NaiveHeader>): FrameHeader {
 
 for (const { what, changes, message } of [
   { what: 'type 0', changes: { type: 0 }, message: /unknown type 0/ },
-  { what: 'type 7, which does not exist yet', changes: { type: 7 }, message: /unknown type 7/ },
+  { what: 'type 9, which does not exist yet', changes: { type: 9 }, message: /unknown type 9/ },
   { what: 'type 255', changes: { type: 255 }, message: /unknown type 255/ },
   { what: 'a flag', changes: { flags: 1 }, message: /unknown flags 1/ },
   { what: 'the highest flag', changes: { flags: 128 }, message: /unknown flags 128/ },
@@ -116,7 +116,7 @@ for (const { what, changes, message } of [
 
 for (const [name, type] of Object.entries(FrameType)) {
   // The limits of docs/protocol.md, once more.
-  const limit = { control: 65536, leaves: 1_060_144, whiteouts: 65_529 }[name] ?? 65536;
+  const limit = { control: 65536, leaves: 1_060_144, whiteouts: 65_529, filler: 1_048_576 }[name] ?? 65536;
   const fields: Partial<NaiveHeader> = { type, region: 0, count: 0, base: 0n };
 
   test(`a ${name} frame may be as long as its limit`, (t) => {

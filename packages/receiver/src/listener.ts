@@ -14,6 +14,7 @@ import {
 } from '@ballast/shared/transport';
 import type { ChannelConnection } from './channel/task.js';
 import { Handshakes } from './handshakes.js';
+import { serveProbe } from './probe.js';
 import { distrust } from './trust.js';
 
 /** Connections that have not said hello yet; beyond that the oldest is dropped, so that idle strangers keep nobody out. */
@@ -58,6 +59,8 @@ export class Listener {
   #waiting: ((caller: Caller) => void) | undefined;
   /** Who is being served; its own next connection takes its place. */
   #current: Caller | undefined;
+  /** The connection that learns what the link carries; one at a time, and only while no memory comes. */
+  #probing: Connection | undefined;
   /** A caller that came back before anyone waited for it. */
   #returned: Caller | undefined;
   /** Where connections go that want to become a channel of the session being served. */
@@ -211,8 +214,10 @@ export class Listener {
         this.#channels({ index: opening.index, ...connection.handOver(), greeted: true, address });
         return;
       }
-      const hello = await connection.expect('hello');
-      this.#introduce({ connection, hello, address });
+      const hello = await connection.expect('hello', 'probe');
+      clearTimeout(timer);
+      if (hello.kind === 'hello') this.#introduce({ connection, hello, address });
+      else await this.#probe(connection);
     } catch (error) {
       const reason = BallastError.from(error);
       this.#turnedAway(address, reason);
@@ -229,17 +234,28 @@ export class Listener {
    */
   #introduce(caller: Caller): void {
     if (this.#waiting !== undefined) {
+      // Memory comes first.
+      this.#probing?.fail(busy());
       this.#waiting(caller);
       return;
     }
     const isSameSession =
       this.#current !== undefined && Buffer.compare(this.#current.hello.session, caller.hello.session) === 0;
-    if (!isSameSession)
-      throw new BallastError(ErrorCode.BUSY, 'this receiver is busy with another sender; try again later');
+    if (!isSameSession) throw busy();
     const replaced = new BallastError(ErrorCode.CONNECTION_LOST, 'the sender has made a new connection');
     this.#returned?.connection.fail(replaced);
     this.#returned = caller;
     this.#current?.connection.fail(replaced);
+  }
+
+  async #probe(connection: Connection): Promise<void> {
+    if (this.#waiting === undefined || this.#probing !== undefined) throw busy();
+    this.#probing = connection;
+    try {
+      await serveProbe(connection);
+    } finally {
+      this.#probing = undefined;
+    }
   }
 
   #dropOldest(): void {
@@ -264,6 +280,10 @@ export class Listener {
 
 function noSession(): BallastError {
   return new BallastError(ErrorCode.BUSY, 'it wants to become a channel, and there is no session that waits for one');
+}
+
+function busy(): BallastError {
+  return new BallastError(ErrorCode.BUSY, 'this receiver is busy with another sender; try again later');
 }
 
 function addressOf(socket: Socket): string {

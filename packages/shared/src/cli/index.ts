@@ -13,6 +13,7 @@ export {
   type ProgramStreams,
 } from './program.js';
 export { describeResult } from './result.js';
+export { tableMarkdown, tableText, tableWidth, type TextTable } from './table.js';
 export { type TextStream } from './sink.js';
 export { paint, terminalStyle, type Colour, type TextStyle } from './terminal.js';
 export { printable } from './terminal-text.js';

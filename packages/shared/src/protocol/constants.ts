@@ -87,6 +87,8 @@ export const FrameType = {
   zeroRanges: 5,
   /** Leaf entries and page hints of what the destination holds. Receiver to sender. */
   holdings: 6,
+  /** Bytes that mean nothing, to learn what a link carries. Sender to receiver, after `probe` only. */
+  filler: 8,
 } as const;
 
 export type FrameType = (typeof FrameType)[keyof typeof FrameType];
@@ -109,6 +111,7 @@ export const MAX_PAYLOAD: Readonly<Record<FrameType, number>> = {
   [FrameType.freeRanges]: 65536,
   [FrameType.zeroRanges]: 65536,
   [FrameType.holdings]: 65536,
+  [FrameType.filler]: MAX_BATCH_BYTES,
 };
 
 /** Regions of one transfer: backends of one guest. */
@@ -119,5 +122,9 @@ export const MAX_MESSAGE_LENGTH = 1024;
 export const MAX_RESEND_LEAVES = 1024;
 /** Times that the same leaf may arrive wrong before the transfer fails. */
 export const MAX_LEAF_ATTEMPTS = 4;
+/** Payload of all filler frames of one probe, in bytes. */
+export const MAX_PROBE_BYTES = 2 ** 36;
+/** Seconds that a receiver gives to one probe. */
+export const MAX_PROBE_SECONDS = 60;
 /** Bytes of the token that names a session: the connections of one `sendMemory` share it. */
 export const SESSION_SIZE = 16;

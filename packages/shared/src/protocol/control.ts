@@ -8,6 +8,8 @@ import {
   MAX_CHANNELS,
   MAX_MESSAGE_LENGTH,
   MAX_PAYLOAD,
+  MAX_PROBE_BYTES,
+  MAX_PROBE_SECONDS,
   MAX_REGIONS,
   MAX_RESEND_LEAVES,
   SESSION_SIZE,
@@ -118,6 +120,18 @@ const controlSchema = v.variant('kind', [
   v.strictObject({ kind: v.literal('published') }),
   /** The word of publishing arrived. */
   v.strictObject({ kind: v.literal('goodbye') }),
+  /** Instead of hello: no memory comes, but filler frames, to learn what the link carries. */
+  v.strictObject({ kind: v.literal('probe') }),
+  v.strictObject({ kind: v.literal('probe-ready') }),
+  /** All filler frames were sent. */
+  v.strictObject({ kind: v.literal('probe-end') }),
+  v.strictObject({
+    kind: v.literal('probed'),
+    /** Payload of the filler frames that came. */
+    bytes: v.pipe(byteCount, v.maxValue(MAX_PROBE_BYTES)),
+    /** From `probe-ready` to `probe-end`, on the receiver's clock. */
+    microseconds: v.pipe(byteCount, v.maxValue(MAX_PROBE_SECONDS * 1e6)),
+  }),
   v.strictObject({ kind: v.literal('heartbeat') }),
   v.strictObject({ kind: v.literal('abort'), code: text, message: text }),
 ]);

@@ -166,8 +166,7 @@ export class FrameDecoder {
   }
 
   #finish(header: FrameHeader, payload: Buffer): void {
-    const covered = header.type === FrameType.leaves ? payload.subarray(0, leafTableSize(header)) : payload;
-    if (crc32(covered) !== header.payloadChecksum) {
+    if (crc32(checkedPart(header, payload)) !== header.payloadChecksum) {
       throw new BallastError(
         ErrorCode.CORRUPT_STREAM,
         `frame ${header.sequence} arrived damaged (the checksum of its contents does not match); the connection cannot be trusted any further`,
@@ -178,6 +177,12 @@ export class FrameDecoder {
     this.#payload = Buffer.alloc(0);
     this.#enter(Stage.header);
   }
+}
+
+/** What of a payload its checksum covers. */
+function checkedPart(header: FrameHeader, payload: Buffer): Buffer {
+  if (header.type === FrameType.leaves) return payload.subarray(0, leafTableSize(header));
+  return header.type === FrameType.filler ? payload.subarray(0, 0) : payload;
 }
 
 /** Whether bytes begin with a handshake or an alert of TLS. */

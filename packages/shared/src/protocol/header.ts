@@ -10,7 +10,7 @@ import { FrameType, HEADER_SIZE, MAX_PAYLOAD } from './constants.js';
  *      +------+------+--------+----------+---------+---------+-----------------+----------+----------+
  *
  * All little-endian. The header checksum covers the 28 bytes before it. The payload checksum covers the payload, but
- * in a leaves frame only its table: page bytes are proved by their leaf's digest.
+ * in a leaves frame only its table: page bytes are proved by their leaf's digest; and nothing in a filler frame.
  */
 export interface FrameHeader {
   readonly type: FrameType;
@@ -82,7 +82,11 @@ export function decodeHeader(bytes: Buffer, expectedSequence: number): FrameHead
   const region = bytes.readUInt16LE(2);
   const count = bytes.readUInt32LE(12);
   const isControl = type === FrameType.control;
-  if ((isControl && (region !== 0 || count !== 0)) || ((isControl || type === FrameType.whiteouts) && base !== 0)) {
+  const hasNoRecords = isControl || type === FrameType.filler;
+  if (
+    (hasNoRecords && (region !== 0 || count !== 0)) ||
+    ((hasNoRecords || type === FrameType.whiteouts) && base !== 0)
+  ) {
     throw new BallastError(
       ErrorCode.PROTOCOL,
       `the peer sent a frame of type ${type} that sets a field which must be 0`,
