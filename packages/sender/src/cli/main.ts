@@ -9,6 +9,8 @@ import { ReadMethod } from '../source/memory-source.js';
 import { runDigest } from './digest.js';
 import { runMap } from './map.js';
 import { runSend } from './send.js';
+import { runTrialCommand } from './trial.js';
+import { addTrialOptions } from './trial-options.js';
 import { VERSION } from './version.js';
 
 /** The program ballast-send. Returns its exit status. */
@@ -38,23 +40,15 @@ export async function main(argv: readonly string[]): Promise<number> {
         (text: string) => parseRate(text, MIN_BANDWIDTH),
       )
       .option('--check-source', 'read the source again at the end, and fail if it changed')
-      .option(
-        '--timeout <SECONDS>',
-        'give up when the receiver is silent for so long',
-        (text: string) => parseSeconds(text, 1),
-        30,
-      )
+      .addOption(timeoutOption())
       .option(
         '--retry <SECONDS>',
         'keep trying for so long when the connection breaks; 0 for never',
         (text: string) => parseSeconds(text),
         60,
       )
-      .option('--tls-dir <DIR>', 'TLS 1.3 with ca-cert.pem, client-cert.pem and client-key.pem of DIR')
-      .option(
-        '--tls-hostname <NAME>',
-        "the name that the receiver's certificate must be for (default: the host of --to)",
-      )
+      .addOption(tlsDirOption())
+      .addOption(tlsHostnameOption())
       .option('--report <FILE.json>', 'write the result to a file, too')
       .action(bind(runSend));
 
@@ -75,6 +69,18 @@ export async function main(argv: readonly string[]): Promise<number> {
       .addOption(readOption())
       .action(bind(runDigest));
 
+    const trial = program
+      .command('trial')
+      .description('Measures each strategy on a memory and a link, several times in turn, beside what to expect.')
+      .argument('[FILE...]', 'memory files of one guest, in order')
+      .addOption(balloonOption())
+      .addOption(readOption())
+      .addOption(timeoutOption())
+      .addOption(tlsDirOption())
+      .addOption(tlsHostnameOption())
+      .action(bind(runTrialCommand));
+    addTrialOptions(trial);
+
     program.addHelpText('after', EXAMPLES);
   });
 }
@@ -85,6 +91,7 @@ Examples:
   ballast-send guest.mem --to host-b:7700 --balloon holes --balloon bitmap:balloon.bits
   ballast-send map guest.mem
   ballast-send digest guest.mem
+  ballast-send trial guest.mem --to host-b:7700 --bandwidths 1Gbit,unlimited --report trial.html
 
 A file that is called like a command is given as ./map.`;
 
@@ -104,6 +111,23 @@ function balloonOption(): Option {
     ...(previous ?? []),
     parseBalloonOrigin(text),
   ]);
+}
+
+function timeoutOption(): Option {
+  return new Option('--timeout <SECONDS>', 'give up when the receiver is silent for so long')
+    .argParser((text) => parseSeconds(text, 1))
+    .default(30);
+}
+
+function tlsDirOption(): Option {
+  return new Option('--tls-dir <DIR>', 'TLS 1.3 with ca-cert.pem, client-cert.pem and client-key.pem of DIR');
+}
+
+function tlsHostnameOption(): Option {
+  return new Option(
+    '--tls-hostname <NAME>',
+    "the name that the receiver's certificate must be for (default: the host of --to)",
+  );
 }
 
 function readOption(): Option {

@@ -78,7 +78,8 @@ function treatmentOf(kind: ProfileKind, name: StrategyName): Treatment {
   // Who knows no balloon takes what lies under it for data.
   const sends = scans && (kind === 'data' || kind === 'stale');
   if (sends) return { scans, sends, tells: 'nothing' };
-  if (announce === Dialect.whiteouts || (announce === Dialect.map && !isFree)) return { scans, sends, tells: 'whiteout' };
+  if (announce === Dialect.whiteouts || (announce === Dialect.map && !isFree))
+    return { scans, sends, tells: 'whiteout' };
   return { scans, sends, tells: isFree ? 'map' : 'range' };
 }
 
@@ -89,7 +90,8 @@ export function predict(input: ModelInput): Prediction {
   const overhead = wire.data > 0 ? (wire.data + wire.hashes + HEADER_SIZE) / wire.data : 1;
   const whiteoutBytes = headerSize + HEADER_SIZE / MAX_WHITEOUTS;
 
-  const queue = new Pipeline(link.bytesPerSecond);
+  const drainSeconds = Math.max(1 / link.bytesPerSecond, machine.cpuSecondsPerByte + 1 / machine.hashRate);
+  const queue = new Pipeline(link.bytesPerSecond, QUEUE_BYTES * drainSeconds);
   let emptyScanSeconds = 0;
   let whiteoutSeconds = 0;
   queue.add(asks ? machine.askSeconds : 0, wire.map, 0);
@@ -138,9 +140,10 @@ class Pipeline {
   linkSeconds = 0;
   receiverSeconds = 0;
 
-  constructor(bytesPerSecond: number) {
+  /** @param slackSeconds that a full queue lasts for */
+  constructor(bytesPerSecond: number, slackSeconds: number) {
     this.#bytesPerSecond = bytesPerSecond;
-    this.#slack = QUEUE_BYTES / bytesPerSecond;
+    this.#slack = slackSeconds;
   }
 
   get seconds(): number {
@@ -171,7 +174,8 @@ export function predictWire({ profile, strategy, pageSize, headerSize }: ModelIn
   const data = bytesOf(({ sends }) => sends);
   const leaves = identify === Identify.scan ? profile.dataOrStaleLeaves : profile.dataLeaves;
   const whiteoutPages = bytesOf(({ tells }) => tells === 'whiteout') / pageSize;
-  const freeMap = announce === Dialect.whiteouts ? 0 : rangeBytes(profile, pageSize, (kind) => kind === 'free' || kind === 'stale');
+  const freeMap =
+    announce === Dialect.whiteouts ? 0 : rangeBytes(profile, pageSize, (kind) => kind === 'free' || kind === 'stale');
   const zeroRanges = announce === Dialect.ranges ? rangeBytes(profile, pageSize, (kind) => kind === 'zero') : 0;
   const frames = data / MAX_BATCH_BYTES + whiteoutPages / MAX_WHITEOUTS;
   return wireBytes({
@@ -195,7 +199,8 @@ function rangeBytes({ runs }: MemoryProfile, pageSize: number, counts: (kind: Pr
       continue;
     }
     if (length > 0) {
-      bytes += lebBytes(gap) + lebBytes(length);
+      // The first run of a frame has no gap before it: the frame says where it begins.
+      bytes += lebBytes(bytes === 0 ? 0 : gap) + lebBytes(length);
       gap = 0;
       length = 0;
     }

@@ -15,7 +15,7 @@ export {
 export { describeResult } from './result.js';
 export { tableMarkdown, tableText, tableWidth, type TextTable } from './table.js';
 export { type TextStream } from './sink.js';
-export { paint, terminalStyle, type Colour, type TextStyle } from './terminal.js';
+export { isInteractive, paint, terminalStyle, type Colour, type TextStyle } from './terminal.js';
 export { printable } from './terminal-text.js';
 export {
   MAX_SECONDS,
@@ -26,4 +26,5 @@ export {
   formatRate,
   parseRate,
   parseSeconds,
+  parseSize,
 } from './units.js';

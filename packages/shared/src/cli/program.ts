@@ -120,7 +120,7 @@ class Shell {
   async #act<Options extends CommonOptions>(action: Action<Options>, parameters: unknown[]): Promise<void> {
     const command = parameters.at(-1);
     if (!(command instanceof Command)) throw new TypeError('commander passes the command last');
-    const options = command.optsWithGlobals<Options>();
+    const options = optionsOf(command) as Options;
     this.#output = this.#createOutput(options);
     const interruption = new Interruption({
       onSignal: (signal) => {
@@ -157,6 +157,18 @@ class Shell {
     const isAbort = thrown instanceof Error && thrown.name === 'AbortError';
     return isAbort && reason instanceof BallastError ? reason : BallastError.from(thrown);
   }
+}
+
+/**
+ * The options of a command and of those that it belongs to. The nearest wins, but what was written wins over any default:
+ * commander's optsWithGlobals would put a default of the program before what was written behind the command.
+ */
+function optionsOf(command: Command): object {
+  const path: Command[] = [];
+  for (let at: Command | null = command; at !== null; at = at.parent) path.unshift(at);
+  const written = (at: Command): object =>
+    Object.fromEntries(Object.entries(at.opts()).filter(([name]) => at.getOptionValueSource(name) !== 'default'));
+  return Object.assign({}, ...path.map((at) => at.opts()), ...path.map(written)) as object;
 }
 
 function addCommonOptions(command: Command): void {

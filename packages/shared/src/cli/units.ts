@@ -110,6 +110,26 @@ export function parseSeconds(text: string, least = 0): number {
   return seconds;
 }
 
+const BYTES_PER_SIZE_UNIT: ReadonlyMap<string, number> = new Map(
+  ['b', 'kib', 'mib', 'gib', 'tib'].map((unit, power) => [unit, 1024 ** power]),
+);
+
+/**
+ * Reads a size as a user writes it: "16GiB", "512 MiB", "1.5TiB", or a number of bytes.
+ * @returns bytes, a whole number
+ * @throws BallastError USAGE
+ */
+export function parseSize(text: string): number {
+  const match = /^(\d+|\d*\.\d+)\s*([a-z]*)$/i.exec(text.trim());
+  const unit = BYTES_PER_SIZE_UNIT.get(match?.[2]?.toLowerCase() ?? '') ?? (match?.[2] === '' ? 1 : undefined);
+  const bytes = Math.round(Number(match?.[1]) * (unit ?? NaN));
+  if (Number.isSafeInteger(bytes)) return bytes;
+  throw new BallastError(
+    ErrorCode.USAGE,
+    `'${text}' is no size; expected a number of bytes, or a number with KiB, MiB, GiB or TiB, such as 16GiB`,
+  );
+}
+
 /** Bytes a second per unit; bits are decimal, as tc and iperf3 have them. */
 const BYTES_PER_UNIT: ReadonlyMap<string, number> = new Map([
   ['bit', 1 / 8],

@@ -46,9 +46,10 @@ export class RunningStopwatch implements Stopwatch {
     return {
       thread,
       seconds: (now - this.#started) / 1000,
-      causes: Object.fromEntries(
-        CAUSE_NAMES.map((name) => [name, (spent[Cause[name]] ?? 0) / 1000]),
-      ) as Record<CauseName, number>,
+      causes: Object.fromEntries(CAUSE_NAMES.map((name) => [name, (spent[Cause[name]] ?? 0) / 1000])) as Record<
+        CauseName,
+        number
+      >,
       switches: this.#switches,
     };
   }

@@ -1,0 +1,138 @@
+import { formatBytes, formatCount, formatDuration, type TextTable } from '@ballast/shared/cli';
+import { CAUSE_NAMES, explainedShare, type Account, type CauseName } from '@ballast/shared/measure';
+import { WHITEOUT_SIZE } from '@ballast/shared/protocol';
+import { formatBandwidth } from '../bandwidth.js';
+import type { CellReport, TrialReport } from '../trial-report.js';
+
+/** A column of a table about cells, and how soon it is given up where there is no room: the highest first. */
+export interface CellColumn {
+  readonly head: string;
+  readonly expendable: number;
+  cell(report: CellReport): string;
+}
+
+export const NOTHING = '–';
+
+/** What each cell came to. Columns that say the same in every row are left out. */
+export function resultColumns({ cells }: TrialReport): CellColumn[] {
+  const measured = cells.some(({ seconds }) => seconds !== null);
+  const columns: (CellColumn | false)[] = [
+    { head: 'strategy', expendable: 0, cell: ({ strategy }) => strategy },
+    new Set(cells.map(({ bandwidth }) => bandwidth)).size > 1 && {
+      head: 'bandwidth',
+      expendable: 0,
+      cell: ({ bandwidth }) => formatBandwidth(bandwidth),
+    },
+    measured && {
+      head: 'time',
+      expendable: 0,
+      cell: ({ seconds }) => (seconds === null ? NOTHING : formatDuration(seconds.median)),
+    },
+    measured && {
+      head: 'least–most',
+      expendable: 3,
+      cell: ({ seconds }) => (seconds === null ? NOTHING : `${seconds.least.toFixed(2)}–${seconds.most.toFixed(2)}`),
+    },
+    { head: 'predicted', expendable: 1, cell: ({ predicted }) => formatDuration(predicted.seconds) },
+    measured && {
+      head: 'error',
+      expendable: 2,
+      cell: ({ errorPercent }) => (errorPercent === null ? NOTHING : signedPercent(errorPercent)),
+    },
+    { head: 'wire', expendable: 4, cell: (cell) => formatBytes(wireOf(cell).total) },
+    { head: 'data', expendable: 9, cell: (cell) => formatBytes(wireOf(cell).data) },
+    { head: 'whiteouts', expendable: 5, cell: (cell) => formatBytes(wireOf(cell).whiteouts) },
+    { head: 'map', expendable: 6, cell: (cell) => formatBytes(wireOf(cell).map) },
+    { head: 'hashes', expendable: 7, cell: (cell) => formatBytes(wireOf(cell).hashes) },
+    { head: 'control', expendable: 8, cell: (cell) => formatBytes(wireOf(cell).control) },
+    {
+      head: 'pages announced singly',
+      expendable: 10,
+      cell: (cell) => formatCount(wireOf(cell).whiteouts / WHITEOUT_SIZE),
+    },
+  ];
+  return columns.filter((column) => column !== false);
+}
+
+/** What was measured on the wire, or else what was predicted. */
+function wireOf({ wire, predicted }: CellReport): CellReport['predicted']['wire'] {
+  return wire ?? predicted.wire;
+}
+
+export function tableOf(cells: readonly CellReport[], columns: readonly CellColumn[]): TextTable {
+  return {
+    head: columns.map(({ head }) => head),
+    rows: cells.map((report) => columns.map((column) => column.cell(report))),
+  };
+}
+
+/** What people call each cause. */
+export const CAUSE_LABELS: Readonly<Record<CauseName, string>> = {
+  agree: 'agreeing',
+  askMap: 'asking the map',
+  read: 'reading',
+  scan: 'scanning',
+  announce: 'announcing',
+  sendMap: 'the map',
+  hash: 'hashing',
+  compress: 'compressing',
+  data: 'moving data',
+  store: 'storing',
+  wait: 'waiting',
+  other: 'unexplained',
+};
+
+/** Where the time went: for each cell a row for each side, in seconds; causes that took no time anywhere are left out. */
+export function causeTable({ cells }: TrialReport): TextTable | undefined {
+  const rows = cells.flatMap(({ strategy, bandwidth, causes }) =>
+    causes === null
+      ? []
+      : (['sender', 'receiver'] as const).map((side) => ({
+          name: [strategy, ...(severalBandwidths(cells) ? [formatBandwidth(bandwidth)] : []), side].join(', '),
+          causes: causes[side],
+        })),
+  );
+  if (rows.length === 0) return undefined;
+  const shown = CAUSE_ORDER.filter((cause) => rows.some(({ causes }) => causes[cause] >= 0.0005));
+  return {
+    head: ['where the time went', ...shown.map((cause) => CAUSE_LABELS[cause])],
+    rows: rows.map(({ name, causes }) => [name, ...shown.map((cause) => causes[cause].toFixed(3))]),
+  };
+}
+
+/** As the work goes; what is unexplained comes last. */
+export const CAUSE_ORDER: readonly CauseName[] = [...CAUSE_NAMES.filter((name) => name !== 'other'), 'other'];
+
+export function severalBandwidths(cells: readonly CellReport[]): boolean {
+  return new Set(cells.map(({ bandwidth }) => bandwidth)).size > 1;
+}
+
+/** The least share of any thread's wall time that has a name, of all runs; undefined where nobody measured. */
+export function leastExplained({ cells }: TrialReport): number | undefined {
+  const shares = cells.flatMap(({ runs }) =>
+    runs.flatMap(({ sender, receiver }) =>
+      [sender, receiver]
+        .filter((account): account is Account => account !== null)
+        .flatMap(({ threads }) => threads.map(explainedShare)),
+    ),
+  );
+  return shares.length === 0 ? undefined : Math.min(...shares);
+}
+
+/** What reading the clock cost at most, as a share of a thread's wall time. */
+export function costliestMeasuring({ cells }: TrialReport): number | undefined {
+  const shares = cells.flatMap(({ runs }) =>
+    runs.flatMap(({ sender, receiver }) =>
+      [sender, receiver]
+        .filter((account): account is Account => account !== null)
+        .flatMap(({ threads, switchSeconds }) =>
+          threads.map(({ switches, seconds }) => (switches * switchSeconds) / Math.max(seconds, 1e-9)),
+        ),
+    ),
+  );
+  return shares.length === 0 ? undefined : Math.max(...shares);
+}
+
+function signedPercent(percent: number): string {
+  return `${percent > 0 ? '+' : percent < 0 ? '−' : ''}${Math.abs(percent).toFixed(1)} %`;
+}

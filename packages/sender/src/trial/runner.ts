@@ -1,0 +1,115 @@
+import { setTimeout } from 'node:timers/promises';
+import { BallastError, ErrorCode } from '@ballast/shared/errors';
+import { LEAF_RECORD_SIZE, WHITEOUT_SIZE } from '@ballast/shared/protocol';
+import type { ProgressEvent, TransferResult } from '@ballast/shared/events';
+import { readTlsIdentity } from '@ballast/shared/transport';
+import { connectToReceiver } from '../connect.js';
+import { sendMemory, type SendOptions } from '../send-memory.js';
+import { Identify, STRATEGIES } from '../strategy.js';
+import type { MemoryProfile } from './memory-profile.js';
+import type { Cell } from './plan.js';
+import { probeLink, type RawLink } from './raw-link.js';
+import type { RunReport } from './trial-report.js';
+import { wireBytes } from './wire-bytes.js';
+
+/** What is the same for all runs of a trial. */
+export type RunOptions = Pick<SendOptions, 'files' | 'to' | 'balloon' | 'read' | 'tls' | 'timeoutMs' | 'signal'>;
+
+/** Milliseconds for which a receiver may be busy: it may still be ending the run before. */
+const BUSY_GRACE_MS = 5000;
+const BUSY_PAUSE_MS = 20;
+const DEFAULT_TIMEOUT_MS = 30_000;
+
+/** @throws BallastError with a code of docs/errors.md */
+export async function measureLink(options: RunOptions): Promise<RawLink> {
+  const { to, tls, signal, timeoutMs = DEFAULT_TIMEOUT_MS } = options;
+  const dialTls = tls && {
+    identity: readTlsIdentity(tls.directory, 'client'),
+    ...(tls.hostname === undefined ? {} : { hostname: tls.hostname }),
+  };
+  return await whileBusy(async () => {
+    const connection = await connectToReceiver(to, { connectMs: timeoutMs, timeoutMs, tls: dialTls, signal });
+    const onAbort = (): void => {
+      connection.fail(new BallastError(ErrorCode.ABORTED, 'the trial was interrupted'));
+    };
+    signal?.addEventListener('abort', onAbort, { once: true });
+    try {
+      if (signal?.aborted === true) onAbort();
+      return await probeLink(connection);
+    } catch (error) {
+      const reason = BallastError.from(error);
+      await connection.abort(reason);
+      throw reason;
+    } finally {
+      signal?.removeEventListener('abort', onAbort);
+    }
+  });
+}
+
+/**
+ * One transfer, from opening the memory file to the receiver's word that it is published. A connection that breaks is
+ * not made again: a run that was interrupted measures nothing.
+ * @throws BallastError with a code of docs/errors.md
+ */
+export async function measureRun(
+  cell: Cell,
+  round: number,
+  options: RunOptions,
+  profile: MemoryProfile,
+  onProgress: (progress: ProgressEvent) => void,
+): Promise<RunReport> {
+  const { strategy, bandwidth } = cell;
+  const { balloon, ...rest } = options;
+  const knowsBalloon = STRATEGIES[strategy].identify === Identify.ask;
+  return await whileBusy(async () => {
+    const started = performance.now();
+    const result = await sendMemory({
+      ...rest,
+      strategy,
+      // Who scans everything does not read the map either.
+      balloon: knowsBalloon ? (balloon ?? [{ kind: 'auto' }]) : [{ kind: 'none' }],
+      ...(bandwidth === undefined ? {} : { bandwidth }),
+      retryMs: 0,
+      onEvent(event) {
+        if (event.event === 'progress') onProgress(event);
+      },
+    });
+    return runReport(round, (performance.now() - started) / 1000, result, profile, knowsBalloon);
+  });
+}
+
+function runReport(
+  round: number,
+  seconds: number,
+  result: TransferResult,
+  profile: MemoryProfile,
+  knowsBalloon: boolean,
+): RunReport {
+  const hashes = LEAF_RECORD_SIZE * (knowsBalloon ? profile.dataLeaves : profile.dataOrStaleLeaves);
+  const whiteouts = WHITEOUT_SIZE * result.whiteouts;
+  const control = result.wireBytes - result.sentBytes - hashes - whiteouts - result.mapBytes;
+  return {
+    round,
+    seconds,
+    wire: wireBytes({ data: result.sentBytes, hashes, whiteouts, map: result.mapBytes, control }),
+    whiteoutPages: result.whiteouts,
+    scannedPages: result.scannedPages,
+    askedPages: result.askedPages,
+    sender: null,
+    receiver: null,
+  };
+}
+
+/** Tries again for as long as the receiver is busy with what came before. */
+async function whileBusy<T>(attempt: () => Promise<T>): Promise<T> {
+  const deadline = performance.now() + BUSY_GRACE_MS;
+  for (;;) {
+    try {
+      return await attempt();
+    } catch (error) {
+      if (!(error instanceof BallastError && error.code === ErrorCode.BUSY) || performance.now() > deadline)
+        throw error;
+      await setTimeout(BUSY_PAUSE_MS);
+    }
+  }
+}

@@ -1,0 +1,200 @@
+import { randomInt } from 'node:crypto';
+import { BallastError } from '@ballast/shared/errors';
+import { describeMachine, median, spread } from '@ballast/shared/measure';
+import { PAGE_SIZE } from '@ballast/shared/memory';
+import { WHITEOUT_SIZE } from '@ballast/shared/protocol';
+import { formatAddress } from '@ballast/shared/transport';
+import { Identify, STRATEGIES, STRATEGY_NAMES, type StrategyName } from '../strategy.js';
+import { answersOf } from './answer.js';
+import { formatBandwidth } from './bandwidth.js';
+import { calibrate, machineRates } from './calibrate.js';
+import { memoryCells } from './memory-cells.js';
+import { profileMemory, type MemoryProfile } from './memory-profile.js';
+import { predict, type MachineRates } from './model.js';
+import { cellsOf, planRuns, type Cell, type PlannedRun } from './plan.js';
+import { measureLink, measureRun, type RunOptions } from './runner.js';
+import type { RawLink } from './raw-link.js';
+import type { CellReport, RunReport, TrialReport } from './trial-report.js';
+
+export interface TrialOptions extends RunOptions {
+  /** Default: all four. */
+  readonly strategies?: readonly StrategyName[];
+  /** Bytes a second that the sender allows itself; Infinity for no limit. Default: no limit. */
+  readonly bandwidths?: readonly number[];
+  /** Runs of each cell that count; one more comes before them. Default: 5. */
+  readonly runs?: number;
+  /** What the order of the runs follows from. Default: a random one. */
+  readonly seed?: number;
+  /** How the trial was asked for, to be quoted in the report. */
+  readonly command?: string;
+  /** The version of Ballast, to be quoted in the report. */
+  readonly version?: string;
+  readonly onEvent?: (event: TrialEvent) => void;
+}
+
+/** What a trial tells while it works; docs/events.md describes them for users. */
+export type TrialEvent =
+  | {
+      readonly event: 'progress';
+      readonly phase: string;
+      readonly doneBytes: number;
+      readonly totalBytes: number;
+      readonly wireBytes: number;
+      readonly seconds: number;
+    }
+  | {
+      readonly event: 'trial-start';
+      readonly seed: number;
+      readonly runs: number;
+      readonly cells: readonly TrialCell[];
+    }
+  | ({ readonly event: 'trial-link' } & RawLink)
+  | ({ readonly event: 'trial-run'; readonly counts: boolean; readonly done: number; readonly of: number } & TrialCell &
+      RunReport)
+  | ({ readonly event: 'trial-cell' } & CellReport);
+
+export interface TrialCell {
+  readonly strategy: StrategyName;
+  /** Bytes a second; null for no limit. */
+  readonly bandwidth: number | null;
+}
+
+const DEFAULT_RUNS = 5;
+
+/**
+ * Repeats the mail's experiment: every combination several times, in turn, against a receiver that keeps listening.
+ * What ends it early once the link was measured, an abort included, does not throw: the report has what was measured,
+ * and says what is missing and why.
+ * @throws BallastError with a code of docs/errors.md when nothing could be measured at all
+ */
+export async function runTrial(options: TrialOptions): Promise<TrialReport> {
+  const { onEvent, signal } = options;
+  const { strategies = STRATEGY_NAMES, bandwidths = [Infinity], runs = DEFAULT_RUNS } = options;
+  const seed = options.seed ?? randomInt(2 ** 32);
+  const made = new Date().toISOString();
+  const started = performance.now();
+
+  // What the strategies will meet, and how fast this machine and this link are: all that the model knows.
+  const looksUnderBalloon = strategies.some((name) => STRATEGIES[name].identify === Identify.scan);
+  const { profile, rates } = await profileMemory({
+    files: options.files,
+    balloon: options.balloon ?? [{ kind: 'auto' }],
+    ...(options.read === undefined ? {} : { read: options.read }),
+    looksUnderBalloon,
+    signal,
+    onProgress(doneBytes, totalBytes) {
+      const seconds = (performance.now() - started) / 1000;
+      onEvent?.({ event: 'progress', phase: 'survey', doneBytes, totalBytes, wireBytes: 0, seconds });
+    },
+  });
+  const speed = calibrate();
+  const link = await measureLink(options);
+  onEvent?.({ event: 'trial-link', ...link });
+  const machine = machineRates(rates, speed, link.cpuSecondsPerByte);
+
+  // Each cell once a round; the first round warms up.
+  const cells = cellsOf({ strategies, bandwidths: bandwidths.map((rate) => (rate === Infinity ? undefined : rate)) });
+  const plan = planRuns(cells.length, runs, seed);
+  onEvent?.({ event: 'trial-start', seed, runs, cells: cells.map(nameOf) });
+  const measured: RunReport[][] = cells.map(() => []);
+  const failure = await makeRuns(plan, cells, measured, options, profile);
+
+  const reports = cells.map((cell, index) => cellReport(cell, measured[index] ?? [], profile, link, machine));
+  for (const report of reports) onEvent?.({ event: 'trial-cell', ...report });
+  return {
+    format: 1,
+    made,
+    command: options.command ?? 'runTrial()',
+    seed,
+    runs,
+    complete: failure === undefined,
+    missing: missingOf(reports, runs),
+    failure: failure === undefined ? null : { code: failure.code, message: failure.message },
+    environment: {
+      ballast: options.version ?? 'unknown',
+      to: formatAddress(options.to),
+      sender: describeMachine(),
+      receiver: null,
+    },
+    memory: { files: options.files, memoryBytes: profile.memoryBytes, bytes: profile.bytes, ...memoryCells(profile) },
+    link,
+    rates: machine,
+    cells: reports,
+    answers: answersOf(reports),
+  };
+}
+
+/** Returns what ended the runs before the plan did. */
+async function makeRuns(
+  plan: readonly PlannedRun[],
+  cells: readonly Cell[],
+  measured: readonly RunReport[][],
+  options: TrialOptions,
+  profile: MemoryProfile,
+): Promise<BallastError | undefined> {
+  const { onEvent } = options;
+  for (const [done, { cell: index, round }] of plan.entries()) {
+    const cell = cells[index];
+    if (cell === undefined) continue;
+    try {
+      const run = await measureRun(cell, round, options, profile, (progress) => {
+        onEvent?.({ ...progress, phase: `run ${done + 1} of ${plan.length}, ${describeCell(cell)}` });
+      });
+      if (round > 0) measured[index]?.push(run);
+      onEvent?.({ event: 'trial-run', counts: round > 0, done: done + 1, of: plan.length, ...nameOf(cell), ...run });
+    } catch (error) {
+      return BallastError.from(error);
+    }
+  }
+  return undefined;
+}
+
+function cellReport(
+  cell: Cell,
+  runs: readonly RunReport[],
+  profile: MemoryProfile,
+  link: RawLink,
+  machine: MachineRates,
+): CellReport {
+  const predicted = predict({
+    profile,
+    strategy: cell.strategy,
+    link: {
+      bytesPerSecond: Math.min(link.bytesPerSecond, cell.bandwidth ?? Infinity),
+      roundTripSeconds: link.roundTripSeconds,
+    },
+    machine,
+    pageSize: PAGE_SIZE,
+    headerSize: WHITEOUT_SIZE,
+  });
+  const seconds = runs.length === 0 ? null : spread(runs.map((run) => run.seconds));
+  return {
+    ...nameOf(cell),
+    runs,
+    seconds,
+    wire: middleRun(runs)?.wire ?? null,
+    causes: null,
+    predicted,
+    errorPercent: seconds === null ? null : (100 * (predicted.seconds - seconds.median)) / seconds.median,
+  };
+}
+
+/** The run whose time is nearest to the median. */
+function middleRun(runs: readonly RunReport[]): RunReport | undefined {
+  const middle = median(runs.map(({ seconds }) => seconds));
+  return [...runs].sort((a, b) => Math.abs(a.seconds - middle) - Math.abs(b.seconds - middle))[0];
+}
+
+function missingOf(reports: readonly CellReport[], wanted: number): string[] {
+  return reports
+    .filter(({ runs }) => runs.length < wanted)
+    .map((cell) => `${describeCell(cell)}: ${wanted - cell.runs.length} of ${wanted} runs`);
+}
+
+function describeCell({ strategy, bandwidth }: Cell | TrialCell): string {
+  return bandwidth === undefined || bandwidth === null ? strategy : `${strategy} at ${formatBandwidth(bandwidth)}`;
+}
+
+function nameOf({ strategy, bandwidth }: Cell): TrialCell {
+  return { strategy, bandwidth: bandwidth ?? null };
+}

@@ -1,0 +1,141 @@
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import test from 'ava';
+import { PAGE, countPages, isData, isFree } from '../support/memory-file.js';
+import { Program, eventsIn, failedClearly, receiverProgram, runSender } from '../support/programs.js';
+import { LAYOUT, reportIn, runTrialProgram, trialScene } from './trials.js';
+
+const PAGES = countPages(LAYOUT);
+const NON_ZERO = countPages(LAYOUT, isData);
+const FREE = countPages(LAYOUT, isFree);
+const DATA = countPages(LAYOUT, (run) => isData(run) && !isFree(run));
+const ZERO = PAGES - FREE - DATA;
+
+test('whiteouts are 9 bytes for each page where a strategy has them, and none where it has not', async (t) => {
+  const { end, report } = await runTrialProgram(t, await trialScene(t), ['--runs', '2']);
+  t.is(end.status, 0, end.stderr);
+  t.true(report.complete);
+  const whiteouts = Object.fromEntries(report.cells.map(({ strategy, wire }) => [strategy, wire?.whiteouts]));
+  t.deepEqual(whiteouts, {
+    unmodified: 9 * (PAGES - NON_ZERO),
+    consult: 9 * (PAGES - DATA),
+    skip: 9 * ZERO,
+    bitmap: 0,
+  });
+  for (const { strategy, wire, runs, predicted, seconds } of report.cells) {
+    t.is(wire?.data, PAGE * (strategy === 'unmodified' ? NON_ZERO : DATA), strategy);
+    t.is(wire?.data, predicted.wire.data, strategy);
+    t.is(wire?.whiteouts, predicted.wire.whiteouts, strategy);
+    t.is(wire?.hashes, predicted.wire.hashes, strategy);
+    t.is(wire?.map, predicted.wire.map, strategy);
+    t.is(runs.length, 2);
+    t.true(seconds !== null && seconds.least <= seconds.median && seconds.median <= seconds.most);
+    for (const run of runs) {
+      const { total, ...parts } = run.wire;
+      t.is(
+        Object.values(parts).reduce((sum, bytes) => sum + bytes, 0),
+        total,
+      );
+      t.true(run.wire.control > 0);
+    }
+  }
+});
+
+test('the same seed makes the same order of runs, and each round has every combination once', async (t) => {
+  const scene = await trialScene(t);
+  const orders: string[][] = [];
+  for (let n = 0; n < 2; n++) {
+    const { end } = await runTrialProgram(t, scene, ['--runs', '3', '--seed', '7']);
+    orders.push(
+      eventsIn(end.stdout)
+        .filter(({ event }) => event === 'trial-run')
+        .map(({ strategy }) => String(strategy)),
+    );
+  }
+  const [first = [], second] = orders;
+  t.deepEqual(first, second);
+  t.is(first.length, 16);
+  for (let round = 0; round < 4; round++) t.is(new Set(first.slice(4 * round, 4 * round + 4)).size, 4);
+});
+
+test('a trial onto a file is made again and again, and the file is right at the end', async (t) => {
+  const scene = await trialScene(t);
+  const copy = join(scene.folder, 'copy.mem');
+  const { to } = await receiverProgram(t, [copy, '--force', '--keep-listening']);
+  const end = await runSender(t, [
+    'trial',
+    ...scene.memory,
+    '--to',
+    to,
+    '--json',
+    '--runs',
+    '1',
+    '--strategies',
+    'bitmap',
+  ]);
+  t.is(end.status, 0, end.stderr);
+  t.is((await readFile(copy)).length, PAGE * PAGES);
+});
+
+test('a trial whose receiver goes away reports what it has, says what is missing, and fails', async (t) => {
+  const scene = await trialScene(t);
+  const { receiver, to } = await receiverProgram(t, ['--sink', '--keep-listening']);
+  const file = join(scene.folder, 'report.json');
+  const sender = Program.sender(t, ['trial', ...scene.memory, '--to', to, '--json', '--runs', '50', '--report', file]);
+  await sender.event('trial-run', 9);
+  receiver.kill('SIGKILL');
+  const end = await sender.ended;
+  failedClearly(t, end, 1, /missing are unmodified: \d+ of 50 runs/);
+  const report = reportIn(end);
+  t.false(report.complete);
+  t.true(report.cells.some(({ runs }) => runs.length > 0));
+  t.is(report.missing.length, 4);
+  t.regex(report.failure?.code ?? '', /^E_(CONNECT|CONNECTION_LOST)$/);
+  const written: unknown = JSON.parse(await readFile(file, 'utf8'));
+  t.deepEqual({ event: 'trial-done', ...(written as object) }, { ...report, event: 'trial-done' });
+  t.is(eventsIn(end.stdout).at(-1)?.event, 'error');
+});
+
+test('an interrupted trial reports what it has and ends with 130', async (t) => {
+  const scene = await trialScene(t);
+  const { to } = await receiverProgram(t, ['--sink', '--keep-listening']);
+  const sender = Program.sender(t, ['trial', ...scene.memory, '--to', to, '--json', '--runs', '50']);
+  await sender.event('trial-run', 9);
+  sender.kill('SIGINT');
+  const end = await sender.ended;
+  t.is(end.status, 130, end.stderr);
+  const report = reportIn(end);
+  t.false(report.complete);
+  t.is(report.missing.length, 4);
+});
+
+test('a trial without a receiver, and one whose options contradict each other, are refused in a sentence', async (t) => {
+  const { memory, source } = await trialScene(t);
+  failedClearly(
+    t,
+    await runSender(t, ['trial', ...memory, '--to', '127.0.0.1:1']),
+    1,
+    /nobody listens at 127\.0\.0\.1:1/,
+  );
+  for (const [args, sentence] of [
+    [['trial'], /no memory file was given/],
+    [['trial', source], /--to HOST:PORT/],
+    [
+      ['trial', source, '--to', '127.0.0.1:1', '--strategies', 'bitmap,best'],
+      /'best' is no strategy; expected some of unmodified/,
+    ],
+    [['trial', source, '--to', '127.0.0.1:1', '--bandwidths', '1Gbit,fast'], /'fast' is no rate/],
+    [['trial', source, '--to', '127.0.0.1:1', '--runs', '0'], /whole number from 1/],
+    [
+      ['trial', source, '--to', '127.0.0.1:1', '--report', 'out.pdf'],
+      /no ending that is known; expected one of .*\.json/,
+    ],
+    [['trial', '--predict'], /--memory SIZE and --in-use SHARE/],
+    [['trial', '--predict', '--memory', '1GiB', '--in-use', '120%'], /more than all of the memory/],
+    [['trial', '--predict', '--memory', '1GiB', '--in-use', '60%', '--zero', '50%'], /together are more/],
+    [['trial', '--predict', source, '--memory', '1GiB'], /leave out --memory/],
+    [['trial', '--predict', source, '--to', '127.0.0.1:1'], /leave out --to/],
+  ] as const) {
+    failedClearly(t, await runSender(t, args), 2, sentence);
+  }
+});
