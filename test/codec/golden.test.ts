@@ -399,25 +399,25 @@ const MESSAGES: readonly ControlVector[] = [
   {
     name: 'probe',
     message: { kind: 'probe' },
-    header: '01 00 0000 0d000000 0e000000 00000000 0000000000000000 f087ab5f b0342876',
+    header: '01 00 0000 11000000 0e000000 00000000 0000000000000000 f087ab5f 6ce948b2',
     payload: bytesOf(`de0001 ${KIND} a5 70726f6265`),
   },
   {
     name: 'probe-ready',
     message: { kind: 'probe-ready' },
-    header: '01 00 0000 0e000000 14000000 00000000 0000000000000000 f594a8e6 7323cb29',
+    header: '01 00 0000 12000000 14000000 00000000 0000000000000000 f594a8e6 affeabed',
     payload: bytesOf(`de0001 ${KIND} ab 70726f62652d7265616479`),
   },
   {
     name: 'probe-end',
     message: { kind: 'probe-end' },
-    header: '01 00 0000 0f000000 12000000 00000000 0000000000000000 3790a642 af1fb8b8',
+    header: '01 00 0000 13000000 12000000 00000000 0000000000000000 3790a642 73c2d87c',
     payload: bytesOf(`de0001 ${KIND} a9 70726f62652d656e64`),
   },
   {
     name: 'probed',
     message: { kind: 'probed', bytes: 2 ** 33, microseconds: 1_500_000 },
-    header: '01 00 0000 10000000 30000000 00000000 0000000000000000 1a05eadf d4af068f',
+    header: '01 00 0000 14000000 30000000 00000000 0000000000000000 1a05eadf 8b3100e6',
     payload: bytesOf(
       `de0003 ${KIND} a6 70726f626564`,
       `${text('bytes')} cb4200000000000000`,

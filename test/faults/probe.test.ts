@@ -13,7 +13,7 @@ const NOTHING = Buffer.alloc(0);
 const FILLER = { type: FrameType.filler, checked: NOTHING, pages: Buffer.alloc(1 << 20, 1) };
 
 async function connectTo(t: ExecutionContext, { host, port }: Address): Promise<Connection> {
-  const { socket, ready, start } = dial(host, port);
+  const { socket, ready, start } = dial({ host, port, tls: undefined, channel: undefined });
   await once(socket, ready);
   t.teardown(() => socket.destroy());
   return start({ timeoutMs: 10_000, peer: 'the receiver' });

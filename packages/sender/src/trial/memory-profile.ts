@@ -104,7 +104,7 @@ async function findData(
 ): Promise<ExtentSet> {
   const data = ExtentSet.builder();
   const batch = new PageBatch();
-  const reader = new LeafReader(region, scan);
+  const reader = new LeafReader(region.reads, scan);
   let pausedAt = performance.now();
   while (!reader.done) {
     const before = performance.now();
