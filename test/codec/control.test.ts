@@ -47,6 +47,7 @@ const ARBITRARIES: { readonly [K in ControlKind]: fc.Arbitrary<ControlOf<K>> } =
     dialect: fc.constantFrom(...Object.values(Dialect)),
     dataBytesAtMost: aByteCount,
     channels: aChannelCount,
+    live: fc.boolean(),
   }),
   welcome: fc.record({ kind: fc.constant('welcome'), holds: fc.boolean(), channels: aChannelCount }),
   join: fc.record({ kind: fc.constant('join'), session: bytes(16) }),
@@ -197,6 +198,7 @@ const HELLO: Readonly<Record<string, Packable>> = {
   dialect: 'ranges',
   dataBytesAtMost: 0,
   channels: 0,
+  live: false,
 };
 const SUMMARY: Readonly<Record<string, Packable>> = {
   strategy: 'skip',

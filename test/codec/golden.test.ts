@@ -242,6 +242,7 @@ const MESSAGES: readonly ControlVector[] = [
       dialect: 'ranges',
       dataBytesAtMost: 200,
       channels: 2,
+      live: false,
     },
     header: '01 00 0000 00000000 76000000 00000000 0000000000000000 2fe3e2af 9fb2f0b3',
     payload: bytesOf(

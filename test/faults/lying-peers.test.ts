@@ -314,6 +314,7 @@ async function receiveFrom(
       dialect: Dialect.ranges,
       dataBytesAtMost: LEAVES * LEAF,
       channels: 0,
+      live: false,
     });
     await connection.expect('welcome');
     await behave(connection);

@@ -5,6 +5,7 @@ import { Outcome } from './destination/destination.js';
 import { checkInPlaceFiles } from './destination/in-place-files.js';
 import { checkFinalNames } from './destination/partial-files.js';
 import { Listener, checkExposure } from './listener.js';
+import { IncomingGuest } from './live/incoming-guest.js';
 import { DEFAULT_TIMEOUT_MS, type ReceiveOptions } from './receive-options.js';
 import { ReceiveSession } from './receive-session.js';
 
@@ -14,11 +15,17 @@ import { ReceiveSession } from './receive-session.js';
  */
 export async function receiveMemory(options: ReceiveOptions): Promise<TransferResult> {
   checkOptions(options);
-  const listener = await openListener(options);
+  // A guest that cannot be received is refused before anyone is invited.
+  const guest = options.qmp === undefined ? undefined : await IncomingGuest.open(options.qmp);
   try {
-    return await receiveOne(listener, options);
+    const listener = await openListener(options);
+    try {
+      return await receiveOne(listener, options, guest);
+    } finally {
+      await listener.close();
+    }
   } finally {
-    await listener.close();
+    guest?.close();
   }
 }
 
@@ -32,6 +39,8 @@ export async function receiveForever(
   onResult: (result: TransferResult | BallastError) => void,
 ): Promise<never> {
   checkOptions(options);
+  if (options.qmp !== undefined)
+    throw new BallastError(ErrorCode.USAGE, 'a waiting QEMU takes one guest in; leave out --keep-listening with --qmp');
   const listener = await openListener(options);
   try {
     for (;;) {
@@ -63,9 +72,13 @@ async function openListener(options: ReceiveOptions): Promise<Listener> {
  * One memory, over as many connections as the sender needs. What was received stays open and locked between them, and
  * outlives this process where another try may go on from it.
  */
-async function receiveOne(listener: Listener, options: ReceiveOptions): Promise<TransferResult> {
+async function receiveOne(
+  listener: Listener,
+  options: ReceiveOptions,
+  guest?: IncomingGuest,
+): Promise<TransferResult> {
   const patienceMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
-  const session = ReceiveSession.open(options);
+  const session = ReceiveSession.open(options, guest);
   try {
     let caller = await listener.nextCaller(options.signal);
     for (let attempt = 1; caller !== undefined; attempt++) {
@@ -78,7 +91,8 @@ async function receiveOne(listener: Listener, options: ReceiveOptions): Promise<
       } catch (error) {
         const reason = BallastError.from(error);
         // Busy is a file of this side that another receiver has locked: no other connection gets past that.
-        const isOver = !isRetryable(reason) || reason.code === ErrorCode.BUSY;
+        const isOver = !isRetryable(reason) || reason.code === ErrorCode.BUSY || session.isSpoiled;
+        if (session.isSpoiled && isRetryable(reason)) await session.disown(listener, patienceMs);
         if (isOver || options.signal?.aborted === true) throw reason;
         const { code, message } = reason;
         options.onEvent?.({ event: 'retry', code, message, attempt, inSeconds: 0 });
@@ -115,6 +129,14 @@ function checkOptions(options: ReceiveOptions): void {
   const usage = (message: string): BallastError => new BallastError(ErrorCode.USAGE, message);
   if (options.sink === true && options.inPlace === true)
     throw usage('--sink writes no file and --in-place writes into one; choose one of them');
+  if (options.qmp !== undefined) {
+    if (files.length > 0)
+      throw usage('with --qmp the memory files are found over QMP; leave out the file names');
+    if (options.sink === true || options.inPlace === true || options.force === true || options.reuse !== undefined)
+      throw usage('--qmp writes into the memory of the waiting QEMU; leave out --sink, --in-place, --force and --reuse');
+    if (listen !== undefined) checkExposure(listen, options.insecure === true || options.tls !== undefined);
+    return;
+  }
   if (options.sink !== true && files.length === 0)
     throw usage('no file was given; expected a name for each memory file of the sender, or --sink');
   if (options.inPlace === true && options.force === true)

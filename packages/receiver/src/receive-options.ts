@@ -12,6 +12,11 @@ export interface ReceiveOptions {
   readonly sink?: boolean;
   /** Writes into the existing files instead of making new ones. */
   readonly inPlace?: boolean;
+  /**
+   * The monitor of a QEMU that waits for a guest (`-incoming defer`): a running guest is received into its memory files,
+   * which are found by themselves, and goes on there.
+   */
+  readonly qmp?: string;
   /** Older copies of the same memory, one for each file in order: what they have in common need not be sent. Never changed. */
   readonly reuse?: readonly string[];
   /** TLS 1.3 with the files of a directory as QEMU names them: ca-cert.pem, server-cert.pem, server-key.pem. */

@@ -11,6 +11,9 @@ import { checkNothingElse } from './destination/nothing-else.js';
 import { PartialFiles } from './destination/partial-files.js';
 import { sink } from './destination/sink.js';
 import { FrameApplication } from './frame-application.js';
+import { receiveDeviceState } from './live/device-state.js';
+import { GuestFiles } from './live/guest-files.js';
+import type { IncomingGuest } from './live/incoming-guest.js';
 import type { Caller, Listener } from './listener.js';
 import { OldCopy } from './old-copy.js';
 import { DEFAULT_TIMEOUT_MS, type ReceiveOptions } from './receive-options.js';
@@ -20,6 +23,10 @@ import { ReceivedRegion } from './received-region.js';
 export class ReceiveSession {
   readonly #options: ReceiveOptions;
   readonly #old: readonly OldCopy[];
+  /** The QEMU that waits for a live guest, if one does. */
+  readonly #guest: IncomingGuest | undefined;
+  /** The live sender that was told that its guest is loaded: from then on it may have sent a commit that got lost. */
+  #loadedFor: Uint8Array | undefined;
   #destination: Destination | undefined;
   /** Whether something of the destination was written on a connection before. */
   #began = false;
@@ -29,13 +36,17 @@ export class ReceiveSession {
   /** Of the connection at hand. */
   #channels: Channels | undefined;
 
-  private constructor(options: ReceiveOptions, old: readonly OldCopy[]) {
+  private constructor(options: ReceiveOptions, old: readonly OldCopy[], guest: IncomingGuest | undefined) {
     this.#options = options;
     this.#old = old;
+    this.#guest = guest;
   }
 
-  /** @throws BallastError NOT_FOUND, BAD_FILE or READ when an older copy cannot be read */
-  static open(options: ReceiveOptions): ReceiveSession {
+  /**
+   * @param guest whose memory is the destination; it belongs to the session from here on
+   * @throws BallastError NOT_FOUND, BAD_FILE or READ when an older copy cannot be read
+   */
+  static open(options: ReceiveOptions, guest?: IncomingGuest): ReceiveSession {
     const old: OldCopy[] = [];
     try {
       for (const path of options.reuse ?? []) old.push(OldCopy.open(path));
@@ -43,7 +54,12 @@ export class ReceiveSession {
       for (const copy of old) copy.close();
       throw error;
     }
-    return new ReceiveSession(options, old);
+    return new ReceiveSession(options, old, guest);
+  }
+
+  /** Whether no other connection can go on from here: the waiting guest had begun to take a guest in. */
+  get isSpoiled(): boolean {
+    return this.#guest?.isPrepared === true;
   }
 
   /**
@@ -63,7 +79,7 @@ export class ReceiveSession {
       if (signal?.aborted === true) onAbort();
       return await this.#transfer(caller, this.#destinationFor(hello), listener);
     } catch (error) {
-      const reason = BallastError.from(error);
+      const reason = await this.#abandonGuest(BallastError.from(error));
       listener.routeChannels(undefined);
       await Promise.all([connection.abort(reason), this.#closeChannels(reason)]);
       throw reason;
@@ -97,10 +113,47 @@ export class ReceiveSession {
     }
   }
 
+  /**
+   * After a live move that failed when its sender may have committed: tells that sender, should it come and ask, that
+   * the guest never ran here, so that it may go on where it was.
+   */
+  async disown(listener: Listener, patienceMs: number): Promise<void> {
+    const deadline = performance.now() + patienceMs;
+    while (this.#loadedFor !== undefined && performance.now() < deadline) {
+      const caller = await listener
+        .nextCaller(this.#options.signal, deadline - performance.now())
+        .catch(() => undefined);
+      if (caller === undefined) return;
+      const { connection, hello } = caller;
+      try {
+        if (Buffer.compare(hello.session, this.#loadedFor) !== 0)
+          throw new BallastError(ErrorCode.BUSY, 'this receiver is done with its guest; start another');
+        await connection.sendControl({ kind: 'never-published' });
+        await connection.close();
+        return;
+      } catch (error) {
+        await connection.abort(BallastError.from(error));
+      }
+    }
+  }
+
   /** @returns what is left for a later try, in words */
   close(outcome: Outcome): string | undefined {
     for (const copy of this.#old) copy.close();
+    this.#guest?.close();
     return this.#destination?.close(outcome);
+  }
+
+  /** A guest that has begun to take another in must never run when that fails: it is quit before the sender hears of it. */
+  async #abandonGuest(reason: BallastError): Promise<BallastError> {
+    if (this.#guest?.isPrepared !== true || this.#published !== undefined) return reason;
+    if (await this.#guest.quit()) return reason;
+    this.#loadedFor = undefined;
+    return new BallastError(
+      reason.code,
+      `${reason.message}; the waiting QEMU cannot be ended: end it by hand, and never let it run`,
+      { cause: reason },
+    );
   }
 
   async #tellPublished({ connection, hello }: Caller, first: Caller): Promise<void> {
@@ -145,9 +198,20 @@ export class ReceiveSession {
       }
       for (const [index, region] of regions.entries()) checkNothingElse(region.store, region.manifest, index);
       await destination.sync();
-      await connection.sendControl({ kind: 'verified', root });
+      const guest = this.#guest;
+      // It opens while the word travels: the other guest stands still.
+      await Promise.all([connection.sendControl({ kind: 'verified', root }), guest?.prepare()]);
+
+      // The device state of a live guest, which then stands still here, too.
+      let runs = false;
+      if (guest !== undefined) {
+        runs = await receiveDeviceState(connection, guest);
+        this.#loadedFor = hello.session;
+        await connection.sendControl({ kind: 'loaded' });
+      }
 
       await connection.expect('commit');
+      if (guest !== undefined && runs) await this.#resume(guest, connection);
       await destination.publish();
       this.#published = root;
       await connection.sendControl({ kind: 'published' }).catch(() => undefined);
@@ -163,6 +227,22 @@ export class ReceiveSession {
     }
   }
 
+  /**
+   * From here on the guest may run here, and nothing that happens to the connection changes that.
+   * @throws BallastError when it does not run, or nobody can tell
+   */
+  async #resume(guest: IncomingGuest, connection: Connection): Promise<void> {
+    try {
+      await guest.resume();
+    } catch (error) {
+      const reason = BallastError.from(error);
+      // QEMU refused, and so it never ran. Where nobody can tell, nothing is said that would let it run twice.
+      if (reason.code !== ErrorCode.GUEST) this.#loadedFor = undefined;
+      else if (await guest.quit()) await connection.sendControl({ kind: 'never-published' }).catch(() => undefined);
+      throw reason;
+    }
+  }
+
   /** Applies frames as they come, and asks again for leaves that arrived wrong. Returns the last `end`. */
   async #receiveFrames(
     connection: Connection,
@@ -170,19 +250,25 @@ export class ReceiveSession {
     regions: readonly ReceivedRegion[],
   ): Promise<ControlOf<'end'>> {
     const frames = new FrameApplication(dialect, regions, this.#onDamaged);
+    let round = 1;
     for (;;) {
       const { control, frame } = await connection.next();
       if (frame !== undefined) {
         frames.apply(frame);
         continue;
       }
+      if (control.kind === 'round' && this.#guest !== undefined && control.number === round + 1) {
+        for (const region of regions) region.beginRound();
+        const again = wrongLeaves(regions).slice(0, MAX_RESEND_LEAVES);
+        await connection.sendControl({ kind: 'received', round, again });
+        round++;
+        continue;
+      }
       if (control.kind !== 'end')
         throw new BallastError(ErrorCode.PROTOCOL, `the sender sent '${control.kind}' in the middle of the memory`);
       await this.#absorbChannels(connection, regions);
       for (const region of regions) region.checkComplete();
-      const wrong = regions.flatMap((region, index) =>
-        region.wrongLeaves.map((leaf): [number, number] => [index, leaf]),
-      );
+      const wrong = wrongLeaves(regions);
       if (wrong.length === 0) return control;
       await connection.sendControl({ kind: 'resend', leaves: wrong.slice(0, MAX_RESEND_LEAVES) });
     }
@@ -245,7 +331,15 @@ export class ReceiveSession {
   }
 
   /** The destination of the connection before, if it fits; a new one otherwise. */
-  #destinationFor({ regions, dataBytesAtMost }: ControlOf<'hello'>): Destination {
+  #destinationFor({ regions, dataBytesAtMost, live }: ControlOf<'hello'>): Destination {
+    if (live !== (this.#guest !== undefined)) {
+      throw new BallastError(
+        ErrorCode.MISMATCH,
+        live
+          ? 'the sender moves a running guest and this receiver waits for files; give the receiver --qmp with the monitor of a waiting QEMU'
+          : 'this receiver waits for a running guest and the sender sends files; give the sender --qmp with the monitor of its guest',
+      );
+    }
     if (this.#destination !== undefined) {
       const sizes = this.#destination.stores.map((store) => store.bytes);
       if (sizes.length === regions.length && sizes.every((size, index) => size === regions[index]))
@@ -254,7 +348,7 @@ export class ReceiveSession {
       this.#destination = undefined;
       this.#began = false;
     }
-    this.#destination = openDestination(regions, dataBytesAtMost, this.#options);
+    this.#destination = openDestination(regions, dataBytesAtMost, this.#options, this.#guest);
     return this.#destination;
   }
 
@@ -286,20 +380,37 @@ export class ReceiveSession {
   }
 }
 
+/** [region, leaf] of all that did not arrive as it was sent. */
+function wrongLeaves(regions: readonly ReceivedRegion[]): [number, number][] {
+  return regions.flatMap((region, index) => region.wrongLeaves.map((leaf): [number, number] => [index, leaf]));
+}
+
 async function tellAll(connection: Connection, bases: readonly (Basis | undefined)[]): Promise<void> {
   for (const [region, basis] of bases.entries()) await basis?.tell(connection, region);
 }
 
 /** @throws BallastError MISMATCH and all that opening a destination throws */
-function openDestination(regions: readonly number[], dataBytesAtMost: number, options: ReceiveOptions): Destination {
+function openDestination(
+  regions: readonly number[],
+  dataBytesAtMost: number,
+  options: ReceiveOptions,
+  guest: IncomingGuest | undefined,
+): Destination {
   if (options.sink === true) return sink(regions);
+  const neededBytes = options.checkSpace === false ? undefined : dataBytesAtMost;
+  if (guest !== undefined) {
+    if (regions.length === guest.files.length) return GuestFiles.open(guest.files, regions, neededBytes);
+    throw new BallastError(
+      ErrorCode.MISMATCH,
+      `the sender's guest has ${regions.length} memory backend(s) and the waiting one ${guest.files.length}; start both with the same`,
+    );
+  }
   if (regions.length !== options.files.length) {
     throw new BallastError(
       ErrorCode.MISMATCH,
       `the sender has ${regions.length} memory file(s) and the receiver was given ${options.files.length} name(s); give as many on both sides, in the same order`,
     );
   }
-  const neededBytes = options.checkSpace === false ? undefined : dataBytesAtMost;
   if (options.inPlace === true) return InPlaceFiles.open(options.files, regions, neededBytes);
   return PartialFiles.open({ paths: options.files, regionBytes: regions, force: options.force === true, neededBytes });
 }

@@ -15,6 +15,7 @@ import type { RegionStore } from './destination/region-store.js';
 
 /** Leaves that may be wrong at once; more of them are no accident on the way. */
 const MAX_WRONG_LEAVES = 65536;
+const NO_DIGEST = Buffer.alloc(0);
 /** Bytes written before they are read back: few enough to be in the cache still. */
 const STORE_BYTES = 256 << 10;
 
@@ -37,7 +38,10 @@ export class ReceivedRegion {
   readonly #readsBack: boolean;
   /** What need not come over the wire; undefined when that is nothing. */
   readonly #basis: Basis | undefined;
-  readonly #coverage: PageCoverage;
+  /** Pages told about in this round. */
+  #coverage: PageCoverage;
+  /** Whether what is told replaces what was told before: in all live rounds but the first. */
+  #replaces = false;
   /** Leaves that did not arrive as they were sent, and are expected again: how often each was wrong. */
   readonly #wrong = new Map<number, number>();
   #leaf = Buffer.alloc(LEAF_SIZE);
@@ -64,6 +68,16 @@ export class ReceivedRegion {
 
   get wrongLeaves(): readonly number[] {
     return [...this.#wrong.keys()];
+  }
+
+  /**
+   * Begins another live round: of what is told from here on each leaf takes the place of what was told of it before.
+   * @throws BallastError PROTOCOL when the first round was not complete
+   */
+  beginRound(): void {
+    if (!this.#replaces) this.checkComplete();
+    this.#replaces = true;
+    this.#coverage = new PageCoverage(this.#coverage.pages);
   }
 
   /** @throws BallastError PROTOCOL, WRITE */
@@ -115,7 +129,8 @@ export class ReceivedRegion {
    * @throws BallastError PROTOCOL when pages were never told about
    */
   checkComplete(): void {
-    const page = this.#coverage.firstUncovered();
+    // Later rounds tell of changes only.
+    const page = this.#replaces ? undefined : this.#coverage.firstUncovered();
     if (page === undefined) return;
     throw new BallastError(
       ErrorCode.PROTOCOL,
@@ -125,6 +140,10 @@ export class ReceivedRegion {
 
   /** The leaf must be new, or one that was asked for again, whole. */
   #expectLeaf({ leaf, mask, sent }: LeafRecord): void {
+    if (this.#replaces) {
+      this.#replaceLeaf(leaf, mask, sent);
+      return;
+    }
     const again = this.#wrong.has(leaf);
     if (sent !== mask && (again || this.#basis === undefined)) {
       throw new BallastError(ErrorCode.PROTOCOL, `the sender left out pages of leaf ${leaf} that nothing here holds`);
@@ -132,8 +151,39 @@ export class ReceivedRegion {
     if (!again && !this.#coverage.coverLeaf(leaf, mask)) throw this.#toldTwice(leaf * LEAF_PAGES);
   }
 
+  /** In a later live round: pages that are not in the leaf any more go, and pages that were left out stay as they are. */
+  #replaceLeaf(leaf: number, mask: number, sent: number): void {
+    const first = leaf * LEAF_PAGES;
+    const pages = Math.min(LEAF_PAGES, this.#coverage.pages - first);
+    const again = this.#wrong.has(leaf);
+    // After the end a leaf comes again only where it was asked for.
+    if (!this.#coverage.cover(first, first + pages) && !again) throw this.#toldTwice(first);
+    const here = again ? 0 : this.manifest.mask(leaf);
+    if ((mask & ~sent & ~here) !== 0) {
+      throw new BallastError(ErrorCode.PROTOCOL, `the sender left out pages of leaf ${leaf} that nothing here holds`);
+    }
+    const gone = (again ? 2 ** pages - 1 : here) & ~mask;
+    for (let page = 0; page < pages; page++) {
+      if ((gone & (1 << page)) === 0) continue;
+      const start = (first + page) * PAGE_SIZE;
+      this.store.release(start, start + PAGE_SIZE);
+    }
+  }
+
+  /** In a later live round: leaves that became empty. */
+  #forgetLeaves({ start, end }: PageRun): void {
+    if (start % LEAF_PAGES !== 0 || (end % LEAF_PAGES !== 0 && end !== this.#coverage.pages)) {
+      throw new BallastError(ErrorCode.PROTOCOL, `the sender released a part of a leaf near page ${start}`);
+    }
+    for (let leaf = start / LEAF_PAGES; leaf * LEAF_PAGES < end; leaf++) {
+      this.manifest.set(leaf, 0, NO_DIGEST);
+      this.#wrong.delete(leaf);
+    }
+  }
+
   #release({ start, end }: PageRun): void {
     if (!this.#coverage.cover(start, end)) throw this.#toldTwice(start);
+    if (this.#replaces) this.#forgetLeaves({ start, end });
     this.store.release(start * PAGE_SIZE, end * PAGE_SIZE);
   }
 
@@ -192,8 +242,13 @@ export class ReceivedRegion {
 
   #digestNow({ leaf, mask, sent, at, stored, digest }: LeafRecord, arrived: Buffer): Buffer {
     if (sent === mask) return digestOf(arrived.subarray(at, at + stored));
+    if (this.#replaces) return this.#digestStored(leaf, mask);
     if (sent === 0 && this.#basis?.isInStore(leaf, mask, digest) === true) return digest;
     this.#basis?.fill(leaf, mask & ~sent);
+    return this.#digestStored(leaf, mask);
+  }
+
+  #digestStored(leaf: number, mask: number): Buffer {
     const offset = leaf * LEAF_SIZE;
     const bytes = this.#leaf.subarray(0, Math.min(LEAF_SIZE, this.store.bytes - offset));
     this.store.read(offset, bytes);

@@ -1,4 +1,5 @@
 import { BallastError, ErrorCode } from '@ballast/shared/errors';
+import { leafCount } from '@ballast/shared/memory';
 import { FrameType, decodeHoldings, type HeldLeaf } from '@ballast/shared/protocol';
 import type { Connection } from '@ballast/shared/transport';
 
@@ -87,4 +88,9 @@ export class HoldingsReader {
     this.#told = held;
     this.#taken = 0;
   }
+}
+
+/** All leaves of all regions, as a session without channels is told about them. */
+export function wholeRegions(regionBytes: readonly number[]): LeafSpan[] {
+  return regionBytes.map((bytes, region) => ({ region, regionBytes: bytes, first: 0, end: leafCount(bytes) }));
 }

@@ -1,7 +1,11 @@
 export { BallastError, ErrorCode } from '@ballast/shared/errors';
-export type { SendEvent, TransferResult } from '@ballast/shared/events';
+export type { LiveResult, LiveRound, MoveForecast, RecoveredEvent, SendEvent, TransferResult } from '@ballast/shared/events';
 export { parseBalloonOrigin } from './balloon/balloon-map.js';
 export type { BalloonOrigin } from './balloon/balloon-map.js';
+export { NO_CONVERGENCE_ACTIONS, SOURCE_AFTER, forecastMove, moveGuest } from './live/move-guest.js';
+export type { MoveOptions, NoConvergenceAction, SourceAfter } from './live/move-guest.js';
+export { DESTINATION_FINDINGS, recoverGuest } from './live/recover.js';
+export type { DestinationFinding, RecoverOptions } from './live/recover.js';
 export { sendMemory } from './send-memory.js';
 export type { SendOptions } from './send-memory.js';
 export { ReadMethod } from './source/memory-source.js';

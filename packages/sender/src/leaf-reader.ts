@@ -23,14 +23,14 @@ const STRETCH_LEAVES = 8;
  * nothing outside them: no hole is touched and no free page read.
  */
 export class LeafReader {
-  #reads: PageReads;
+  #reads: Pick<PageReads, 'read'>;
   #scan: ExtentSet;
   /** The run of `scan` that is next, and the byte in it. */
   #run = 0;
   #position: number;
 
   /** @param scan bytes to read, whole pages */
-  constructor(reads: PageReads, scan: ExtentSet) {
+  constructor(reads: Pick<PageReads, 'read'>, scan: ExtentSet) {
     this.#reads = reads;
     this.#scan = scan;
     this.#position = scan.count > 0 ? scan.start(0) : 0;

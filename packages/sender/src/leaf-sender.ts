@@ -1,12 +1,13 @@
 import { setImmediate } from 'node:timers/promises';
-import { HINT_SIZE, digestOf, pageHints, type RegionManifest } from '@ballast/shared/integrity';
-import { FrameType, type HeldLeaf } from '@ballast/shared/protocol';
-import { LEAF_PAGES, PAGE_SIZE, popCount, type ExtentSet } from '@ballast/shared/memory';
+import { digestOf, pageHints, type RegionManifest } from '@ballast/shared/integrity';
+import { FrameType } from '@ballast/shared/protocol';
+import { PAGE_SIZE, popCount, type ExtentSet } from '@ballast/shared/memory';
 import type { Connection } from '@ballast/shared/transport';
 import type { Announcer } from './announcer.js';
 import type { HoldingsReader } from './holdings-reader.js';
 import { LeafReader } from './leaf-reader.js';
 import type { BatchPool, PageBatch } from './page-batch.js';
+import { NO_PAGES, differingPages } from './page-difference.js';
 import type { PageReads } from './source/memory-source.js';
 
 /** What the walk over the pages has done so far; the pipeline's gauges. */
@@ -60,7 +61,8 @@ export async function sendLeaves(reads: PageReads, scan: ExtentSet, to: LeafDest
       if (held === undefined) {
         batch.add(leaf, mask, mask, pages.length, digest);
       } else {
-        const { sent, keep: differing } = difference(mask, digest, pages, held);
+        const same = held.mask === mask && held.digest.equals(digest);
+        const { sent, keep: differing } = same ? NO_PAGES : differingPages(mask, pageHints(pages), held);
         batch.add(leaf, mask, sent, batch.pack(batch.filled, differing).length, digest);
       }
     }
@@ -79,34 +81,11 @@ export async function sendLeaves(reads: PageReads, scan: ExtentSet, to: LeafDest
   await to.announcer.finish();
 }
 
-/**
- * Which pages of a leaf the destination lacks.
- * @param pages the pages in `mask`
- * @returns `sent`: the pages to send; `keep`: the same, counted among the pages in `mask`
- */
-function difference(mask: number, digest: Buffer, pages: Buffer, held: HeldLeaf): { sent: number; keep: number } {
-  if (held.mask === mask && held.digest.equals(digest)) return { sent: 0, keep: 0 };
-  const hints = pageHints(pages);
-  let sent = 0;
-  let keep = 0;
-  for (let page = 0, ours = 0, theirs = 0; page < LEAF_PAGES; page++) {
-    const bit = 1 << page;
-    if ((mask & bit) !== 0) {
-      const same =
-        (held.mask & bit) !== 0 &&
-        hints.compare(held.hints, theirs, theirs + HINT_SIZE, ours * HINT_SIZE, (ours + 1) * HINT_SIZE) === 0;
-      if (!same) {
-        sent |= bit;
-        keep |= 1 << ours;
-      }
-      ours++;
-    }
-    if ((held.mask & bit) !== 0) theirs += HINT_SIZE;
-  }
-  return { sent, keep };
-}
-
-async function sendBatch(batch: PageBatch, { connection, pool, region, counts }: LeafDestination): Promise<void> {
+/** Sends a frame of leaves; the batch goes back to its pool when the kernel has taken it. */
+export async function sendBatch(
+  batch: PageBatch,
+  { connection, pool, region, counts }: Pick<LeafDestination, 'connection' | 'pool' | 'region' | 'counts'>,
+): Promise<void> {
   const { table, pages } = batch.payload();
   counts.sentBytes += pages.length;
   await connection.send(

@@ -23,6 +23,8 @@ export interface Attempts<T> {
   readonly accepted: boolean;
   /** Bytes that got through so far. */
   readonly progress: number;
+  /** Whether what was begun cannot be begun again: then the first failure is the last. */
+  readonly isOver?: boolean;
 }
 
 /**
@@ -41,6 +43,7 @@ export async function withRetries<T>(attempts: Attempts<T>, { retryMs, signal, o
     } catch (thrown) {
       error = BallastError.from(thrown);
     }
+    if (attempts.isOver === true) throw error;
     if (attempts.progress > progress) {
       progress = attempts.progress;
       deadline = performance.now() + retryMs;

@@ -20,7 +20,7 @@ import { Channels } from './channel/channels.js';
 import { channelsFor } from './channel/channel-count.js';
 import { Stretches } from './channel/stretches.js';
 import { aborted, connectToReceiver } from './connect.js';
-import { HoldingsReader, type LeafSpan } from './holdings-reader.js';
+import { HoldingsReader, wholeRegions } from './holdings-reader.js';
 import { sendLeaves, type WalkCounts } from './leaf-sender.js';
 import { BatchPool, batchLimit } from './page-batch.js';
 import { withRetries, type Attempts } from './retry.js';
@@ -203,6 +203,7 @@ class Session implements Attempts<TransferResult> {
       dialect: strategy.announce,
       dataBytesAtMost: dataBytesAtMost(this.#source, plans),
       channels: asked,
+      live: false,
     });
     const welcome = await connection.expect('welcome', 'published-before');
     if (welcome.kind === 'published-before') {
@@ -394,11 +395,6 @@ class Session implements Attempts<TransferResult> {
 /** @throws what `failure` resolves with */
 async function thrown(failure: Promise<BallastError>): Promise<never> {
   throw await failure;
-}
-
-/** All leaves of all regions, as a session without channels is told about them. */
-function wholeRegions(regionBytes: readonly number[]): LeafSpan[] {
-  return regionBytes.map((bytes, region) => ({ region, regionBytes: bytes, first: 0, end: leafCount(bytes) }));
 }
 
 /** The connection ended between `commit` and the word of it: nobody here knows whether the files have their names. */

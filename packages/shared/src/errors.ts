@@ -43,6 +43,14 @@ export const ErrorCode = {
   MISMATCH: 'E_MISMATCH',
   /** TLS could not be set up, or the other side is not whom we trust. */
   TLS: 'E_TLS',
+  /** QEMU's monitor cannot be used, refused a command, or went away. */
+  QMP: 'E_QMP',
+  /** The guest is not one that can be moved live from outside: its memory, its devices or its state. */
+  GUEST: 'E_GUEST',
+  /** The guest writes memory faster than it can be moved, and the user chose to fail then. */
+  NO_CONVERGENCE: 'E_NO_CONVERGENCE',
+  /** A live move was committed and the destination's word of it never came: the source stays paused. */
+  UNACKNOWLEDGED: 'E_UNACKNOWLEDGED',
   /** The caller's AbortSignal, SIGINT or SIGTERM ended the transfer. */
   ABORTED: 'E_ABORTED',
   /** A defect of Ballast itself. */

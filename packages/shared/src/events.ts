@@ -47,6 +47,83 @@ export interface ProgressEvent {
   /** Bytes on the wire so far, both directions. */
   readonly wireBytes: number;
   readonly seconds: number;
+  /** Of a live move: the number of the round. */
+  readonly round?: number;
+  /** Of a live move, from round 2 on: bytes of pages that the guest changes a second. */
+  readonly dirtyBytesPerSecond?: number;
+  /** Of a live move, from round 2 on: milliseconds that the guest would stand still if it were stopped now. */
+  readonly expectedDowntimeMs?: number;
+}
+
+/** One pass of a live move over the guest's memory; the last is the one after the guest was stopped. */
+export interface LiveRound {
+  /** From 1 on. */
+  readonly round: number;
+  /** Bytes of pages that were sent: in the first round all, later what had changed. */
+  readonly sentBytes: number;
+  /** Bytes of all frames in both directions. */
+  readonly wireBytes: number;
+  /** Seconds of finding and sending, until the destination had stored it. */
+  readonly seconds: number;
+}
+
+/** Where the downtime went, in milliseconds; the sum is the downtime. */
+export interface DowntimeParts {
+  /** QEMU stops the guest. */
+  readonly stopMs: number;
+  /** All memory is hashed as it stands, and compared with what was sent. */
+  readonly findMs: number;
+  /** What differs is sent. */
+  readonly sendMs: number;
+  /** The root is computed on both sides. */
+  readonly rootMs: number;
+  /** QEMU saves the state of its devices. */
+  readonly stateMs: number;
+  /** It travels, and the waiting QEMU loads it. */
+  readonly loadMs: number;
+  /** The commit travels, the guest is resumed, and the word of it comes back. */
+  readonly contMs: number;
+}
+
+/** The result of a live move, as the sender tells it. */
+export interface LiveResult extends TransferResult {
+  /** Milliseconds from the stop of the guest here until its resumption there was known here. */
+  readonly downtimeMs: number;
+  readonly downtime: DowntimeParts;
+  readonly rounds: readonly LiveRound[];
+  /** Bytes that QEMU says the balloon leaves to the guest; undefined where it has no balloon. */
+  readonly balloonActualBytes: number | undefined;
+}
+
+/** What a live move would cost. */
+export interface MoveForecast {
+  readonly memory: readonly { readonly id: string; readonly path: string; readonly bytes: number }[];
+  /** Whether the guest runs now. */
+  readonly running: boolean;
+  readonly memoryBytes: number;
+  /** Bytes that are no holes. */
+  readonly residentBytes: number;
+  /** Bytes of pages that are not zero: about what a first round sends. */
+  readonly dataBytes: number;
+  /** Bytes that QEMU says the balloon leaves to the guest, where it has one. */
+  readonly balloonActualBytes?: number;
+  /** Seconds of one pass over all memory: the downtime is a little longer. */
+  readonly passSeconds: number;
+  /** Bytes of leaves that changed between two passes, a second. */
+  readonly changedBytesPerSecond: number;
+}
+
+export interface ForecastEvent extends MoveForecast {
+  readonly event: 'forecast';
+}
+
+/** What `recover` found and did. */
+export interface RecoveredEvent {
+  readonly event: 'recovered';
+  /** How far the interrupted move had come: none, rounds, stopped, committing. */
+  readonly stage: string;
+  readonly action: 'nothing' | 'resumed' | 'left-paused' | 'quit';
+  readonly message: string;
 }
 
 export interface ListeningEvent {
@@ -89,7 +166,19 @@ export interface DoneEvent extends TransferResult {
   readonly event: 'done';
 }
 
-export type SendEvent = ConnectedEvent | RetryEvent | ProgressEvent | WarningEvent | DoneEvent;
+export interface LiveDoneEvent extends LiveResult {
+  readonly event: 'done';
+}
+
+export type SendEvent =
+  | ConnectedEvent
+  | RetryEvent
+  | ProgressEvent
+  | WarningEvent
+  | DoneEvent
+  | LiveDoneEvent
+  | ForecastEvent
+  | RecoveredEvent;
 export type ReceiveEvent = ListeningEvent | ConnectedEvent | RetryEvent | ProgressEvent | WarningEvent | DoneEvent;
 
 /** Milliseconds between two progress events. */

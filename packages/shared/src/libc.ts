@@ -42,6 +42,7 @@ type CopyRangeCall = (
   flags: number,
 ) => number;
 type SetSocketOptionCall = (fd: number, level: number, option: number, value: Buffer, length: number) => number;
+type GetSocketOptionCall = (fd: number, level: number, option: number, value: Buffer, length: [number]) => number;
 type RenameCall = (fromDir: number, from: string, toDir: number, to: string, flags: number) => number;
 
 const lseek = libc.func('int64_t lseek(int fd, int64_t offset, int whence)') as LseekCall;
@@ -62,6 +63,9 @@ const renameat2 = libc.func(
 const setsockopt = libc.func(
   'int setsockopt(int fd, int level, int option, const void *value, uint32_t length)',
 ) as SetSocketOptionCall;
+const getsockopt = libc.func(
+  'int getsockopt(int fd, int level, int option, void *value, _Inout_ uint32_t *length)',
+) as GetSocketOptionCall;
 
 /** A system call that failed; `code` is the errno's name ("ENOSPC"), as in Node's own errors. */
 export class SystemCallError extends Error {
@@ -170,4 +174,11 @@ export function renameNoReplace(from: string, to: string): void {
 /** setsockopt(2). `value` is what the option takes, in the machine's byte order. */
 export function setSocketOption(fd: number, level: number, option: number, value: Buffer): void {
   if (setsockopt(fd, level, option, value, value.length) !== 0) throw failure('setsockopt');
+}
+
+/** getsockopt(2) of an option whose value has `length` bytes, in the machine's byte order. */
+export function getSocketOption(fd: number, level: number, option: number, length: number): Buffer {
+  const value = Buffer.alloc(length);
+  if (getsockopt(fd, level, option, value, [length]) !== 0) throw failure('getsockopt');
+  return value;
 }

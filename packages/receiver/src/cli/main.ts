@@ -17,6 +17,7 @@ interface ReceiveCliOptions extends CommonOptions {
   readonly force?: boolean;
   readonly sink?: boolean;
   readonly inPlace?: boolean;
+  readonly qmp?: string;
   readonly reuse?: readonly string[];
   readonly tlsDir?: string;
   readonly tlsAllow?: readonly string[];
@@ -45,6 +46,10 @@ export async function main(argv: readonly string[]): Promise<number> {
       .option(
         '--in-place',
         'write into the existing FILE, as a waiting QEMU has it mapped; a failed run leaves it unusable',
+      )
+      .option(
+        '--qmp <SOCKET>',
+        'receive a running guest into the QEMU that waits there (-incoming defer); its memory files are found over QMP',
       )
       .option(
         '--reuse <OLD>',
@@ -76,6 +81,7 @@ Examples:
   ballast-receive guest.mem
   ballast-receive guest.mem --listen 0.0.0.0:7700 --tls-dir /etc/pki/qemu
   ballast-receive guest.mem --reuse template.mem
+  ballast-receive --qmp /run/guest.qmp --listen 0.0.0.0:7700 --tls-dir /etc/pki/qemu
   ballast-receive --sink --keep-listening`;
 
 function collect(text: string, previous: readonly string[] | undefined): readonly string[] {
@@ -92,7 +98,9 @@ async function runReceive(options: ReceiveCliOptions, { args: files, output, sig
   const what =
     options.sink === true
       ? 'received and verified a memory'
-      : `received ${files.map((file) => printable(file, 200)).join(', ')}`;
+      : options.qmp !== undefined
+        ? `received the guest of ${printable(options.qmp, 200)}`
+        : `received ${files.map((file) => printable(file, 200)).join(', ')}`;
   const receive: ReceiveOptions = {
     files,
     ...(options.listen === undefined ? {} : { listen: options.listen }),
@@ -100,6 +108,7 @@ async function runReceive(options: ReceiveCliOptions, { args: files, output, sig
     sink: options.sink ?? false,
     inPlace: options.inPlace ?? false,
     insecure: options.insecure ?? false,
+    ...(options.qmp !== undefined && { qmp: options.qmp }),
     ...(options.reuse && { reuse: options.reuse }),
     ...(options.tlsDir === undefined
       ? {}

@@ -6,7 +6,8 @@ import { Outcome, type Destination } from './destination.js';
 import { allocatedBytes, checkRoom, filesystemOf, storeFor, syncFile, type Filesystem } from './filesystem.js';
 import { writeFailed, type RegionStore } from './region-store.js';
 
-interface InPlaceFile {
+/** A file that is written in its existing inode, open and locked. */
+export interface InPlaceFile {
   readonly path: string;
   readonly fd: number;
   readonly store: RegionStore;
@@ -109,7 +110,8 @@ function openRegular(path: string): number {
   throw new BallastError(ErrorCode.BAD_FILE, `${path} is not a regular file; expected a memory file`);
 }
 
-function openExisting(path: string, bytes: number): InPlaceFile {
+/** @throws BallastError NOT_FOUND, BAD_FILE, MISMATCH, BUSY, WRITE */
+export function openExisting(path: string, bytes: number): InPlaceFile {
   const fd = openRegular(path);
   try {
     if (!tryLock(fd)) throw new BallastError(ErrorCode.BUSY, `another receiver is writing ${path}; wait for it`);
@@ -164,7 +166,7 @@ function writeNote(fd: number, path: string): void {
   }
 }
 
-function closeFile({ fd, store }: InPlaceFile): void {
+export function closeFile({ fd, store }: InPlaceFile): void {
   store.close();
   closeSync(fd);
 }

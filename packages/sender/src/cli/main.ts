@@ -1,13 +1,16 @@
 import { STRATEGY_NAMES } from '../strategy.js';
-import { parseRate, parseSeconds, runProgram } from '@ballast/shared/cli';
+import { parseCount, parseMilliseconds, parseRate, parseSeconds, runProgram } from '@ballast/shared/cli';
 import { BallastError, ErrorCode } from '@ballast/shared/errors';
 import { MAX_CHANNELS } from '@ballast/shared/protocol';
 import { MIN_BANDWIDTH, parseAddress } from '@ballast/shared/transport';
 import { Option } from 'commander';
+import { DESTINATION_FINDINGS } from '../live/recover.js';
+import { NO_CONVERGENCE_ACTIONS, SOURCE_AFTER } from '../live/move-guest.js';
 import { parseBalloonOrigin, type BalloonOrigin } from '../balloon/balloon-map.js';
 import { ReadMethod } from '../source/memory-source.js';
 import { runDigest } from './digest.js';
 import { runMap } from './map.js';
+import { runRecover } from './recover.js';
 import { runSend } from './send.js';
 import { runTrialCommand } from './trial.js';
 import { addTrialOptions } from './trial-options.js';
@@ -50,6 +53,29 @@ export async function main(argv: readonly string[]): Promise<number> {
       .addOption(tlsDirOption())
       .addOption(tlsHostnameOption())
       .option('--report <FILE.json>', 'write the result to a file, too')
+      .option('--qmp <SOCKET>', 'move the running guest of the QEMU whose monitor this is; no FILE is given then')
+      .option(
+        '--downtime-limit <MS>',
+        'with --qmp: stop the guest when it would stand still for no longer (default: 300)',
+        parseMilliseconds,
+      )
+      .option('--max-rounds <N>', 'with --qmp: rounds at most (default: 30)', (text: string) =>
+        parseCount(text, 1, 1000),
+      )
+      .addOption(
+        new Option(
+          '--on-no-convergence <ACTION>',
+          'with --qmp: what to do with a guest that writes too fast (default: switch)',
+        ).choices(NO_CONVERGENCE_ACTIONS),
+      )
+      .addOption(
+        new Option(
+          '--source-after <ACTION>',
+          'with --qmp: what becomes of the QEMU here when the guest has gone (default: pause)',
+        ).choices(SOURCE_AFTER),
+      )
+      .option('--dry-run', 'with --qmp: look at the guest and tell what a move would cost; nothing is changed or sent')
+      .option('--record <FILE>', 'with --qmp: where to keep the record for recover')
       .action(bind(runSend));
 
     program
@@ -81,6 +107,25 @@ export async function main(argv: readonly string[]): Promise<number> {
       .action(bind(runTrialCommand));
     addTrialOptions(trial);
 
+    program
+      .command('recover')
+      .description('After a live move whose ballast-send was killed: says what is safe for the guest, and does it.')
+      .requiredOption('--qmp <SOCKET>', "the monitor of the guest's QEMU on this host")
+      .option('--record <FILE>', 'the record, where the move was given one')
+      .addOption(
+        new Option(
+          '--destination <FINDING>',
+          'what you have found there, when it cannot be asked: the guest runs there, or its QEMU is gone for good',
+        ).choices(DESTINATION_FINDINGS),
+      )
+      .option(
+        '--timeout <SECONDS>',
+        'how long to ask the destination',
+        (text: string) => parseSeconds(text, 1),
+        10,
+      )
+      .action(bind(runRecover));
+
     program.addHelpText('after', EXAMPLES);
   });
 }
@@ -89,6 +134,7 @@ const EXAMPLES = `
 Examples:
   ballast-send guest.mem --to host-b:7700 --tls-dir /etc/pki/qemu
   ballast-send guest.mem --to host-b:7700 --balloon holes --balloon bitmap:balloon.bits
+  ballast-send --qmp /run/guest.qmp --to host-b:7700 --tls-dir /etc/pki/qemu
   ballast-send map guest.mem
   ballast-send digest guest.mem
   ballast-send trial guest.mem --to host-b:7700 --bandwidths 1Gbit,unlimited --report trial.html

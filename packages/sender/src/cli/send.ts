@@ -1,13 +1,15 @@
 import { writeFileSync } from 'node:fs';
 import { BallastError, ErrorCode, systemCode } from '@ballast/shared/errors';
-import { describeResult, printable, type ActionContext, type CommonOptions } from '@ballast/shared/cli';
+import { describeResult, printable, type ActionContext, type CommonOptions, type Output } from '@ballast/shared/cli';
+import type { SendEvent } from '@ballast/shared/events';
 import { formatAddress, type Address } from '@ballast/shared/transport';
 import type { BalloonOrigin } from '../balloon/balloon-map.js';
-import { sendMemory } from '../send-memory.js';
+import { sendMemory, type SendOptions } from '../send-memory.js';
 import type { ReadMethod } from '../source/memory-source.js';
 import type { StrategyName } from '../strategy.js';
+import { refuseLiveOptions, runMove, type MoveCliOptions } from './move.js';
 
-interface SendCliOptions extends CommonOptions {
+export interface SendCliOptions extends CommonOptions, MoveCliOptions {
   readonly to?: Address;
   readonly balloon?: readonly BalloonOrigin[];
   readonly strategy: StrategyName;
@@ -23,8 +25,14 @@ interface SendCliOptions extends CommonOptions {
 }
 
 /** `ballast-send FILE… --to HOST:PORT` */
-export async function runSend(options: SendCliOptions, { args: files, output, signal }: ActionContext): Promise<void> {
-  const { to, report, tlsDir, tlsHostname } = options;
+export async function runSend(options: SendCliOptions, context: ActionContext): Promise<void> {
+  const { args: files, output, signal } = context;
+  const { to, report, qmp } = options;
+  if (qmp !== undefined) {
+    await runMove(qmp, options, context);
+    return;
+  }
+  refuseLiveOptions(options);
   if (files.length === 0)
     throw new BallastError(ErrorCode.USAGE, 'no memory file was given; expected ballast-send FILE --to HOST:PORT');
   if (to === undefined)
@@ -32,12 +40,6 @@ export async function runSend(options: SendCliOptions, { args: files, output, si
       ErrorCode.USAGE,
       'it is not said where to; add --to HOST:PORT of the waiting ballast-receive',
     );
-  if (tlsHostname !== undefined && tlsDir === undefined) {
-    throw new BallastError(
-      ErrorCode.USAGE,
-      '--tls-hostname names a certificate, and without --tls-dir there is none; add --tls-dir',
-    );
-  }
   const result = await sendMemory({
     files,
     to,
@@ -45,19 +47,14 @@ export async function runSend(options: SendCliOptions, { args: files, output, si
     checkSource: options.checkSource ?? false,
     timeoutMs: options.timeout * 1000,
     retryMs: options.retry * 1000,
-    ...(tlsDir === undefined
-      ? {}
-      : { tls: { directory: tlsDir, ...(tlsHostname === undefined ? {} : { hostname: tlsHostname }) } }),
+    ...tlsOptions(options),
     signal,
     ...(options.bandwidth === undefined ? {} : { bandwidth: options.bandwidth }),
     ...(options.channels === undefined ? {} : { channels: options.channels }),
     ...(options.read === undefined ? {} : { read: options.read }),
     ...(options.balloon === undefined ? {} : { balloon: options.balloon }),
-    onEvent(event) {
-      output.event(event);
-      if (event.event === 'progress') output.progress(event);
-      else if (event.event === 'warning') output.warn(event.message);
-      else if (event.event === 'retry') output.warn(`${event.message}; trying again in ${event.inSeconds} s`);
+    onEvent: (event) => {
+      showEvent(output, event);
     },
   });
   output.done(
@@ -66,7 +63,27 @@ export async function runSend(options: SendCliOptions, { args: files, output, si
   if (report !== undefined) writeReport(report, result);
 }
 
-function writeReport(path: string, result: object): void {
+/** @throws BallastError USAGE */
+export function tlsOptions({ tlsDir, tlsHostname }: SendCliOptions): Pick<SendOptions, 'tls'> {
+  if (tlsHostname !== undefined && tlsDir === undefined) {
+    throw new BallastError(
+      ErrorCode.USAGE,
+      '--tls-hostname names a certificate, and without --tls-dir there is none; add --tls-dir',
+    );
+  }
+  if (tlsDir === undefined) return {};
+  return { tls: { directory: tlsDir, ...(tlsHostname === undefined ? {} : { hostname: tlsHostname }) } };
+}
+
+/** Tells a program or a person what happens. */
+export function showEvent(output: Output, event: SendEvent): void {
+  output.event(event);
+  if (event.event === 'progress') output.progress(event);
+  else if (event.event === 'warning') output.warn(event.message);
+  else if (event.event === 'retry') output.warn(`${event.message}; trying again in ${event.inSeconds} s`);
+}
+
+export function writeReport(path: string, result: object): void {
   try {
     writeFileSync(path, `${JSON.stringify(result, null, 2)}\n`);
   } catch (error) {

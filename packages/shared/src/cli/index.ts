@@ -24,6 +24,8 @@ export {
   formatDuration,
   formatPercent,
   formatRate,
+  parseCount,
+  parseMilliseconds,
   parseRate,
   parseSeconds,
   parseSize,

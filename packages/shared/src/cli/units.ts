@@ -181,3 +181,21 @@ function rateUnit(name: string): number | undefined {
   for (const [known, bytes] of BYTES_PER_UNIT) if (known.toLowerCase() === name.toLowerCase()) return bytes;
   return undefined;
 }
+
+/**
+ * Milliseconds as users write them: "300", or with a unit as `parseSeconds` knows them: "300ms", "0.3s".
+ * @throws BallastError USAGE
+ */
+export function parseMilliseconds(text: string): number {
+  return parseSeconds(/[a-z]\s*$/i.test(text) ? text : `${text}ms`) * 1000;
+}
+
+/**
+ * A whole number.
+ * @throws BallastError USAGE
+ */
+export function parseCount(text: string, least: number, most: number): number {
+  const count = /^\d+$/.test(text.trim()) ? Number(text) : NaN;
+  if (count >= least && count <= most) return count;
+  throw new BallastError(ErrorCode.USAGE, `'${text}' is no number from ${least} to ${most}`);
+}

@@ -87,6 +87,8 @@ export const FrameType = {
   zeroRanges: 5,
   /** Leaf entries and page hints of what the destination holds. Receiver to sender. */
   holdings: 6,
+  /** Bytes of a live guest's device state, as QEMU writes them. Sender to receiver. */
+  state: 7,
   /** Bytes that mean nothing, to learn what a link carries. Sender to receiver, after `probe` only. */
   filler: 8,
 } as const;
@@ -111,6 +113,7 @@ export const MAX_PAYLOAD: Readonly<Record<FrameType, number>> = {
   [FrameType.freeRanges]: 65536,
   [FrameType.zeroRanges]: 65536,
   [FrameType.holdings]: 65536,
+  [FrameType.state]: 262144,
   [FrameType.filler]: MAX_BATCH_BYTES,
 };
 
@@ -120,6 +123,8 @@ export const MAX_REGIONS = 64;
 export const MAX_MESSAGE_LENGTH = 1024;
 /** Leaves that one `resend` asks for. */
 export const MAX_RESEND_LEAVES = 1024;
+/** Rounds of a live move. */
+export const MAX_ROUNDS = 10_000;
 /** Times that the same leaf may arrive wrong before the transfer fails. */
 export const MAX_LEAF_ATTEMPTS = 4;
 /** Payload of all filler frames of one probe, in bytes. */

@@ -12,6 +12,7 @@ import {
   MAX_PROBE_SECONDS,
   MAX_REGIONS,
   MAX_RESEND_LEAVES,
+  MAX_ROUNDS,
   SESSION_SIZE,
 } from './constants.js';
 import { checkPlain } from './plain-messagepack.js';
@@ -33,6 +34,7 @@ const digest = v.custom<Uint8Array>((value) => value instanceof Uint8Array && va
 const session = v.custom<Uint8Array>((value) => value instanceof Uint8Array && value.length === SESSION_SIZE);
 const channelCount = v.pipe(v.number(), v.safeInteger(), v.minValue(0), v.maxValue(MAX_CHANNELS));
 const text = v.pipe(v.string(), v.maxLength(MAX_MESSAGE_LENGTH));
+const roundNumber = v.pipe(byteCount, v.minValue(1), v.maxValue(MAX_ROUNDS));
 const regionSize = v.pipe(byteCount, v.minValue(PAGE_SIZE), v.maxValue(MAX_REGION_BYTES), v.multipleOf(PAGE_SIZE));
 
 /** What the sender counted, for the receiver's own report. Bytes, pages where the name says so. */
@@ -80,6 +82,8 @@ const controlSchema = v.variant('kind', [
     dataBytesAtMost: byteCount,
     /** Connections beside this one that the sender would like to have for the pages; 0: this one carries them. */
     channels: channelCount,
+    /** Whether a running guest is moved: then rounds and device state follow, and the destination is a waiting guest. */
+    live: v.boolean(),
   }),
   v.strictObject({
     kind: v.literal('welcome'),
@@ -108,7 +112,23 @@ const controlSchema = v.variant('kind', [
   }),
   /** Last on a channel: nothing more will come. */
   v.strictObject({ kind: v.literal('finished') }),
+  v.strictObject({
+    /** Instead of welcome, to a live sender whose commit may have got lost: the guest never ran here, and never will. */
+    kind: v.literal('never-published'),
+  }),
   v.strictObject({ kind: v.literal('refuse'), code: text, message: text }),
+  v.strictObject({
+    /** The live round before this one is told; from here on a leaf that is told about replaces what was told before. */
+    kind: v.literal('round'),
+    number: roundNumber,
+  }),
+  v.strictObject({
+    /** All of a live round is stored. */
+    kind: v.literal('received'),
+    round: roundNumber,
+    /** [region, leaf] pairs whose contents arrived wrong: to be told again, whole, in the next round. */
+    again: v.pipe(v.array(v.strictTuple([byteCount, byteCount])), v.maxLength(MAX_RESEND_LEAVES)),
+  }),
   v.strictObject({ kind: v.literal('end'), root: digest, summary: summarySchema }),
   v.strictObject({
     kind: v.literal('resend'),
@@ -116,6 +136,15 @@ const controlSchema = v.variant('kind', [
     leaves: v.pipe(v.array(v.strictTuple([byteCount, byteCount])), v.minLength(1), v.maxLength(MAX_RESEND_LEAVES)),
   }),
   v.strictObject({ kind: v.literal('verified'), root: digest }),
+  v.strictObject({
+    /** The device state of a live guest, in state frames before this, is complete. */
+    kind: v.literal('state-end'),
+    bytes: byteCount,
+    /** Whether the guest ran before the move, and so is to run after it. */
+    running: v.boolean(),
+  }),
+  /** The waiting guest has taken the device state in, and stands still. */
+  v.strictObject({ kind: v.literal('loaded') }),
   v.strictObject({ kind: v.literal('commit') }),
   v.strictObject({ kind: v.literal('published') }),
   /** The word of publishing arrived. */

@@ -81,8 +81,7 @@ export function decodeHeader(bytes: Buffer, expectedSequence: number): FrameHead
   if (!Number.isSafeInteger(base)) throw new BallastError(ErrorCode.PROTOCOL, 'the peer sent an offset beyond 2^53');
   const region = bytes.readUInt16LE(2);
   const count = bytes.readUInt32LE(12);
-  const isControl = type === FrameType.control;
-  const hasNoRecords = isControl || type === FrameType.filler;
+  const hasNoRecords = type === FrameType.control || type === FrameType.state || type === FrameType.filler;
   if (
     (hasNoRecords && (region !== 0 || count !== 0)) ||
     ((hasNoRecords || type === FrameType.whiteouts) && base !== 0)

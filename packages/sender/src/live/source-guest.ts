@@ -1,0 +1,220 @@
+import { readFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import * as v from 'valibot';
+import { BallastError, ErrorCode } from '@ballast/shared/errors';
+import {
+  QmpClient,
+  findGuestMemory,
+  migrationOf,
+  putBack,
+  readSettings,
+  runStateOf,
+  setForDeviceState,
+  type GuestMemory,
+  type SavedSettings,
+} from '@ballast/shared/qmp';
+import { takeDeviceState } from './device-state.js';
+
+const qomSchema = v.array(v.looseObject({ name: v.string(), type: v.string() }));
+const balloonSchema = v.looseObject({ actual: v.pipe(v.number(), v.safeInteger()) });
+
+/** Devices that read or write guest memory by themselves at addresses that they have pinned: punching breaks them. */
+const PINNING = /^child<(vfio-|vhost-vdpa|pvrdma)/;
+/** Where QEMU keeps the devices that users add: with a name and without. */
+const DEVICE_FOLDERS = ['/machine/peripheral', '/machine/peripheral-anon'];
+
+/** States of a guest that can be moved, beside running. */
+const PAUSED_STATES: ReadonlySet<string> = new Set(['paused', 'prelaunch']);
+
+const QUIT_TIMEOUT_MS = 5000;
+
+/**
+ * The running QEMU that is to be moved, as far as its monitor goes.
+ *
+ *       running --stop()--> paused --saveDeviceState()--> postmigrate --quit()--> gone
+ *          ^                   |                              |
+ *          +------ goOn() -----+------------------------------+
+ *
+ * Whatever is set is put back as soon as it has served, and again by goOn().
+ */
+export class SourceGuest {
+  readonly path: string;
+  readonly memory: GuestMemory;
+  /** Bytes that the guest has while its balloon is as it is; undefined where it has no balloon. */
+  readonly balloonActualBytes: number | undefined;
+  /** What is put back in the end. */
+  readonly settings: SavedSettings;
+  #qmp: QmpClient;
+  #runs: boolean;
+  /** Whether we have stopped it, or may have, and changed settings, or may have. */
+  #isStopped = false;
+  #isSet = false;
+
+  private constructor(
+    qmp: QmpClient,
+    memory: GuestMemory,
+    settings: SavedSettings,
+    found: { runs: boolean; balloonActualBytes: number | undefined },
+  ) {
+    this.path = qmp.path;
+    this.#qmp = qmp;
+    this.memory = memory;
+    this.settings = settings;
+    this.#runs = found.runs;
+    this.balloonActualBytes = found.balloonActualBytes;
+  }
+
+  /** @throws BallastError QMP; GUEST when it cannot be moved, and why */
+  static async open(path: string): Promise<SourceGuest> {
+    const qmp = await QmpClient.connect(path);
+    try {
+      const { status, running } = await runStateOf(qmp);
+      if (!running && !PAUSED_STATES.has(status)) {
+        throw new BallastError(
+          ErrorCode.GUEST,
+          status === 'postmigrate'
+            ? `the guest at ${path} stands still after an earlier migration; if it runs nowhere else, resume it with 'cont' first`
+            : `the guest at ${path} is in state '${status}'; expected one that is running or paused`,
+        );
+      }
+      const migration = await migrationOf(qmp);
+      if (!ENDED_MIGRATIONS.has(migration.status)) {
+        throw new BallastError(
+          ErrorCode.GUEST,
+          `QEMU at ${path} is migrating already (${migration.status}); wait for it, or cancel it`,
+        );
+      }
+      await refusePinnedMemory(qmp);
+      const memory = await findGuestMemory(qmp);
+      const settings = await readSettings(qmp, 'outgoing');
+      return new SourceGuest(qmp, memory, settings, { runs: running, balloonActualBytes: await balloonOf(qmp) });
+    } catch (error) {
+      qmp.close();
+      throw error;
+    }
+  }
+
+  /** Whether the guest ran before it was stopped here, and so is to run again, here or there. */
+  get runs(): boolean {
+    return this.#runs;
+  }
+
+  /** What the balloon leaves to the guest now, in bytes. */
+  async balloonActual(): Promise<number | undefined> {
+    return await balloonOf(this.#qmp);
+  }
+
+  /** Looks again whether the guest runs: somebody else may have paused or resumed it. */
+  async refreshRuns(): Promise<boolean> {
+    const { status, running } = await runStateOf(this.#qmp);
+    if (!running && !PAUSED_STATES.has(status))
+      throw new BallastError(ErrorCode.GUEST, `the guest at ${this.path} went to state '${status}' while it was moved`);
+    this.#runs = running;
+    return running;
+  }
+
+  /** @throws BallastError QMP */
+  async stop(): Promise<void> {
+    this.#isStopped = true;
+    await this.#qmp.execute('stop');
+  }
+
+  /** Resumes a guest that stands still between two of our own stops. */
+  async cont(): Promise<void> {
+    await this.#qmp.execute('cont');
+    this.#isStopped = false;
+  }
+
+  /**
+   * The state of all devices, as QEMU writes it for another QEMU. The guest must be stopped; QEMU has given the locks of
+   * its disks back afterwards.
+   * @throws BallastError QMP, GUEST
+   */
+  async saveDeviceState(): Promise<Buffer[]> {
+    this.#isSet = true;
+    await setForDeviceState(this.#qmp, 'outgoing');
+    const state = await takeDeviceState(this.#qmp);
+    // Not later: a forgotten x-ignore-shared makes the next ordinary migration send no memory.
+    await putBack(this.#qmp, this.settings);
+    this.#isSet = false;
+    return state;
+  }
+
+  /** @throws BallastError GUEST unless QEMU says that all of its state was sent */
+  async checkSaved(): Promise<void> {
+    const { status, reason } = await migrationOf(this.#qmp);
+    if (status !== 'completed')
+      throw new BallastError(ErrorCode.GUEST, `QEMU says that its state was not sent whole (${reason ?? status})`);
+  }
+
+  /**
+   * Puts everything back as it was found, and lets the guest run if we have stopped it. Somebody else's stop is left
+   * alone.
+   * @throws BallastError QMP when QEMU does not listen; the guest may stand still then
+   */
+  async goOn(): Promise<void> {
+    if (!this.#isStopped && !this.#isSet) return;
+    if (this.#qmp.failure !== undefined) this.#qmp = await QmpClient.connect(this.path);
+    await restoreGuest(this.#qmp, this.settings, this.#runs);
+    this.#isStopped = false;
+    this.#isSet = false;
+  }
+
+  /** Ends QEMU. @throws BallastError QMP when it does not end */
+  async quit(): Promise<void> {
+    await this.#qmp.execute('quit', {}, QUIT_TIMEOUT_MS);
+  }
+
+  close(): void {
+    this.#qmp.close();
+  }
+}
+
+const ENDED_MIGRATIONS: ReadonlySet<string> = new Set(['none', 'completed', 'failed', 'cancelled']);
+const CANCEL_TIMEOUT_MS = 5000;
+
+/**
+ * Cancels what migrates, puts settings back, and lets the guest run if it is to.
+ * @throws BallastError QMP
+ */
+export async function restoreGuest(qmp: QmpClient, settings: SavedSettings, runs: boolean): Promise<void> {
+  const deadline = performance.now() + CANCEL_TIMEOUT_MS;
+  while (!ENDED_MIGRATIONS.has((await migrationOf(qmp)).status) && performance.now() < deadline) {
+    await qmp.execute('migrate_cancel');
+    await sleep(20);
+  }
+  await putBack(qmp, settings);
+  if (runs && !(await runStateOf(qmp)).running) await qmp.execute('cont');
+}
+
+/** When a process began, in clock ticks since the host did: with its id this names a process for good. */
+export function processStart(pid: number): string | undefined {
+  try {
+    // Field 22; the fields after the name in parentheses begin with field 3.
+    return readFileSync(`/proc/${pid}/stat`, 'latin1').replace(/^.*\) /s, '').split(' ')[19];
+  } catch {
+    return undefined;
+  }
+}
+
+async function refusePinnedMemory(qmp: QmpClient): Promise<void> {
+  for (const path of DEVICE_FOLDERS) {
+    const devices = await qmp.query('qom-list', qomSchema, { path });
+    const pinning = devices.find(({ type }) => PINNING.test(type));
+    if (pinning === undefined) continue;
+    throw new BallastError(
+      ErrorCode.GUEST,
+      `the guest has the device '${pinning.name}' (${pinning.type.slice(6, -1)}), which writes its memory behind QEMU's back; unplug it first`,
+    );
+  }
+}
+
+async function balloonOf(qmp: QmpClient): Promise<number | undefined> {
+  try {
+    return (await qmp.query('query-balloon', balloonSchema)).actual;
+  } catch (error) {
+    // A guest without a balloon.
+    if (qmp.failure !== undefined) throw error;
+    return undefined;
+  }
+}

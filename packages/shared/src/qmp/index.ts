@@ -1,0 +1,12 @@
+export { QmpClient, QmpRefusal } from './client.js';
+export type { JsonObject, QmpEvent } from './client.js';
+export { findGuestMemory } from './guest-memory.js';
+export type { GuestMemory, GuestMemoryFile } from './guest-memory.js';
+export { putBack, readSettings, setForDeviceState } from './migration-settings.js';
+export type { SavedSettings, StreamSide } from './migration-settings.js';
+export { parseRamBlocks } from './ram-blocks.js';
+export type { RamBlock } from './ram-blocks.js';
+export { migrationOf, runStateOf } from './run-state.js';
+export { socketPeer } from './socket-peer.js';
+export type { SocketPeer } from './socket-peer.js';
+export { MAX_STATE_BYTES, privateSocketPath } from './state-socket.js';
