@@ -95,6 +95,13 @@ const FILLER: Vector = {
 /** What of each payload its checksum covers, in bytes; all of it where nothing is said. */
 const CHECKED: Readonly<Record<number, number>> = { [FrameType.leaves]: 2 * 48, [FrameType.filler]: 0 };
 
+/** The first bytes of every stream that QEMU writes: its magic and version. */
+const STATE: Vector = {
+  header: '07 00 0000 09000000 08000000 00000000 0000000000000000 47502009 a3d9adcc',
+  fields: { type: FrameType.state, region: 0, sequence: 9, length: 8, count: 0, base: 0 },
+  payload: bytesOf('5145564d 00000003'),
+};
+
 const FRAMES = {
   leaves: LEAVES,
   whiteouts: WHITEOUTS,
@@ -102,6 +109,7 @@ const FRAMES = {
   zeroRanges: ZERO_RANGES,
   holdings: HOLDINGS,
   filler: FILLER,
+  state: STATE,
 };
 
 test('the preamble is seven letters and the version', (t) => {
@@ -244,14 +252,15 @@ const MESSAGES: readonly ControlVector[] = [
       channels: 2,
       live: false,
     },
-    header: '01 00 0000 00000000 76000000 00000000 0000000000000000 2fe3e2af 9fb2f0b3',
+    header: '01 00 0000 00000000 7c000000 00000000 0000000000000000 7ed9b0b6 368d4e52',
     payload: bytesOf(
-      `de0006 ${KIND} a5 68656c6c6f`,
+      `de0007 ${KIND} a5 68656c6c6f`,
       `${text('session')} c410 f0f1f2f3f4f5f6f7f8f9fafbfcfdfeff`,
       `${text('regions')} 94 cd1000 ce80000000 cb41f0000000000000 cb4270000000000000`,
       `${text('dialect')} ${text('ranges')}`,
       `${text('dataBytesAtMost')} ccc8`,
       `${text('channels')} 02`,
+      `${text('live')} c2`,
     ),
   },
   {
@@ -424,6 +433,36 @@ const MESSAGES: readonly ControlVector[] = [
       `${text('bytes')} cb4200000000000000`,
       `${text('microseconds')} ce0016e360`,
     ),
+  },
+  {
+    name: 'never-published',
+    message: { kind: 'never-published' },
+    header: '01 00 0000 15000000 18000000 00000000 0000000000000000 7b28c479 3198bf67',
+    payload: bytesOf(`de0001 ${KIND} af 6e657665722d7075626c6973686564`),
+  },
+  {
+    name: 'round',
+    message: { kind: 'round', number: 2 },
+    header: '01 00 0000 16000000 16000000 00000000 0000000000000000 5f60eea3 8d69ed7e',
+    payload: bytesOf(`de0002 ${KIND} a5 726f756e64 ${text('number')} 02`),
+  },
+  {
+    name: 'received',
+    message: { kind: 'received', round: 1, again: [[0, 7]] },
+    header: '01 00 0000 17000000 22000000 00000000 0000000000000000 db84e7e6 9b4bbb50',
+    payload: bytesOf(`de0003 ${KIND} a8 7265636569766564 ${text('round')} 01 ${text('again')} 91 92 00 07`),
+  },
+  {
+    name: 'state-end',
+    message: { kind: 'state-end', bytes: 334_405, running: true },
+    header: '01 00 0000 18000000 26000000 00000000 0000000000000000 ab576329 9002874d',
+    payload: bytesOf(`de0003 ${KIND} a9 73746174652d656e64`, `${text('bytes')} ce00051a45`, `${text('running')} c3`),
+  },
+  {
+    name: 'loaded',
+    message: { kind: 'loaded' },
+    header: '01 00 0000 19000000 0f000000 00000000 0000000000000000 9893e11c 718ddc05',
+    payload: bytesOf(`de0001 ${KIND} a6 6c6f61646564`),
   },
 ];
 

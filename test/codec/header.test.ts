@@ -20,7 +20,9 @@ const aHeader: fc.Arbitrary<FrameHeader> = fc
     payloadChecksum: u32,
   })
   .map((header) => {
-    const hasNoRecords = header.type === FrameType.control || header.type === FrameType.filler;
+    const hasNoRecords = ([FrameType.control, FrameType.state, FrameType.filler] as readonly FrameType[]).includes(
+      header.type,
+    );
     return {
       ...header,
       length: header.length % (MAX_PAYLOAD[header.type] + 1),
@@ -107,6 +109,8 @@ for (const { what, changes, message } of [
     changes: { type: FrameType.control, region: 0, count: 0 },
     message: /must be 0/,
   },
+  { what: 'a state frame of a region', changes: { type: FrameType.state, count: 0, base: 0n }, message: /must be 0/ },
+  { what: 'a state frame with a base', changes: { type: FrameType.state, region: 0, count: 0 }, message: /must be 0/ },
   { what: 'a whiteouts frame with a base', changes: { type: FrameType.whiteouts }, message: /must be 0/ },
 ]) {
   test(`a header with ${what} is refused`, (t) => {
@@ -116,7 +120,8 @@ for (const { what, changes, message } of [
 
 for (const [name, type] of Object.entries(FrameType)) {
   // The limits of docs/protocol.md, once more.
-  const limit = { control: 65536, leaves: 1_060_144, whiteouts: 65_529, filler: 1_048_576 }[name] ?? 65536;
+  const limit =
+    { control: 65536, leaves: 1_060_144, whiteouts: 65_529, state: 262_144, filler: 1_048_576 }[name] ?? 65536;
   const fields: Partial<NaiveHeader> = { type, region: 0, count: 0, base: 0n };
 
   test(`a ${name} frame may be as long as its limit`, (t) => {

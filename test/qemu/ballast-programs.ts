@@ -5,8 +5,8 @@ import { fileURLToPath } from 'node:url';
 import { parseObject, type JsonObject } from './json.js';
 import { poll } from './wait.js';
 
-const SENDER = packageFile('sender/bin/ballast-send.js');
-const RECEIVER = packageFile('receiver/bin/ballast-receive.js');
+export const SENDER = packageFile('sender/bin/ballast-send.js');
+export const RECEIVER = packageFile('receiver/bin/ballast-receive.js');
 
 const LISTEN_TIMEOUT_MS = 15_000;
 const TRANSFER_TIMEOUT_MS = 60_000;
@@ -34,16 +34,17 @@ export async function moveMemory(sources: readonly string[], destinations: reado
 }
 
 /** One of the two programs with --json, and the lines that it has printed so far. */
-class Program {
+export class Program {
   readonly #child;
   readonly #name: string;
   readonly #lines: string[] = [];
   readonly #closed: Promise<unknown>;
   #stderr = '';
 
-  constructor(path: string, args: readonly string[]) {
+  constructor(path: string, args: readonly string[], environment: NodeJS.ProcessEnv = {}) {
     this.#name = path.slice(path.lastIndexOf('/') + 1);
-    this.#child = spawn(process.execPath, [path, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+    const env = { ...process.env, ...environment };
+    this.#child = spawn(process.execPath, [path, ...args], { stdio: ['ignore', 'pipe', 'pipe'], env });
     createInterface({ input: this.#child.stdout }).on('line', (line) => {
       this.#lines.push(line);
     });
@@ -68,6 +69,21 @@ class Program {
   async succeeded(): Promise<void> {
     await this.#closed;
     if (this.#child.exitCode !== 0) throw this.#failure('not an exit status of 0');
+  }
+
+  /** Waits for its end, whatever it is: its exit status, and its last event `error` where there is one. */
+  async ended(): Promise<{ status: number | null; error: JsonObject | undefined }> {
+    await this.#closed;
+    const error = this.#lines.map(parseObject).findLast((event) => event['event'] === 'error');
+    return { status: this.#child.exitCode, error };
+  }
+
+  get pid(): number | undefined {
+    return this.#child.pid;
+  }
+
+  kill(signal: NodeJS.Signals): void {
+    this.#child.kill(signal);
   }
 
   async dispose(): Promise<void> {

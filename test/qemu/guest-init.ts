@@ -20,6 +20,7 @@ export const CHECK_INTERVAL = 5;
 /** Names under which the kernel's command line passes these sizes to /init, which finds them in its environment. */
 export const FILL_VARIABLE = 'ballast_fill_mib';
 export const STALE_VARIABLE = 'ballast_stale_mib';
+export const CHURN_VARIABLE = 'ballast_churn_mib';
 
 /**
  * The guest's only program. It says on the serial console:
@@ -27,6 +28,7 @@ export const STALE_VARIABLE = 'ballast_stale_mib';
  *     filled 128      the fill is in memory, with its checksums; what was to be stale is written and free again
  *     tick 1          about ten times a second, for ever
  *     …
+ *     churn BAD       never, unless memory that is written all the time is not what was written
  *     sum OK 0        at each fifth tick: a quarter of the fill, the turns 0 to 3 over and over; `sum BAD 0` where it differs
  *
  * Each copy of the random file is preceded by a header of another length: so no two pages are alike, and a page that
@@ -64,6 +66,22 @@ while [ $copies -gt 0 ]; do
 done
 rm -f /mem/stale
 echo "filled $${FILL_VARIABLE}"
+
+# Memory that is written all the time, and looked at each time.
+churn() {
+  count=0
+  while :; do
+    count=$((count + 1))
+    copies=$((${CHURN_VARIABLE} / ${RANDOM_MIB}))
+    printf '%0*d' $((count % 4096 + 1)) $count > /mem/churn
+    while [ $copies -gt 0 ]; do
+      cat /random >> /mem/churn
+      copies=$((copies - 1))
+    done
+    [ $((count % 4)) -ne 0 ] || [ "$(md5sum < /mem/churn)" = "$(md5sum < /mem/churn)" ] || echo "churn BAD"
+  done
+}
+[ $${CHURN_VARIABLE} -eq 0 ] || churn &
 
 tick=0
 turn=0

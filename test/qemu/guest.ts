@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { GuestImage } from './guest-image.js';
-import { FILL_VARIABLE, STALE_VARIABLE } from './guest-init.js';
+import { CHURN_VARIABLE, FILL_VARIABLE, STALE_VARIABLE } from './guest-init.js';
 import { QmpClient } from './qmp.js';
 import { parseSerial, type SerialLog } from './serial-log.js';
 import { poll, within } from './wait.js';
@@ -25,8 +25,12 @@ export interface GuestOptions {
   readonly fillMiB?: number;
   /** How much memory the guest writes to and frees before it counts: stale bytes for a balloon to take. A multiple of 4. */
   readonly staleMiB?: number;
+  /** How much memory the guest writes to all the time. A multiple of 4. */
+  readonly churnMiB?: number;
   /** Start with no guest in it, for loadDeviceState(). */
   readonly incoming?: boolean;
+  /** More arguments for QEMU. */
+  readonly devices?: readonly string[];
 }
 
 const START_TIMEOUT_MS = 20_000;
@@ -229,13 +233,16 @@ function qemuArguments({
   name,
   fillMiB = 0,
   staleMiB = 0,
+  churnMiB = 0,
   incoming = false,
+  devices = [],
 }: GuestOptions): string[] {
   const { qmp, programQmp, serial } = paths({ folder, name });
   const backends = memory.flatMap(({ path, bytes }, node) => [
     ...['-object', `memory-backend-file,id=ram${node},mem-path=${path},share=on,size=${bytes}`],
     ...['-numa', `node,nodeid=${node},memdev=ram${node}`],
   ]);
+  const sizes = `${FILL_VARIABLE}=${fillMiB} ${STALE_VARIABLE}=${staleMiB} ${CHURN_VARIABLE}=${churnMiB}`;
   return [
     // Never KVM: where /dev/kvm exists it may still hang the guest, and tests should see the same everywhere.
     ...['-machine', 'q35,accel=tcg', '-cpu', 'max'],
@@ -245,7 +252,8 @@ function qemuArguments({
     ...['-qmp', `unix:${qmp},server=on,wait=off`, '-qmp', `unix:${programQmp},server=on,wait=off`],
     ...['-kernel', image.kernel, '-initrd', image.initramfs],
     // A kernel that panics ends QEMU, so that a test fails at once and not after its time limit.
-    ...['-append', `console=ttyS0 quiet panic=-1 ${FILL_VARIABLE}=${fillMiB} ${STALE_VARIABLE}=${staleMiB}`],
+    ...['-append', `console=ttyS0 quiet panic=-1 ${sizes}`],
+    ...devices,
     ...(incoming ? ['-incoming', 'defer'] : []),
   ];
 }

@@ -4,7 +4,7 @@ export interface SerialLog {
   readonly ticks: readonly number[];
   /** The turns of the `sum OK` lines. */
   readonly goodSums: readonly number[];
-  /** The turns of the `sum BAD` lines. */
+  /** The turns of the `sum BAD` lines; -1 for `churn BAD`. */
   readonly badSums: readonly number[];
 }
 
@@ -18,6 +18,7 @@ export function parseSerial(text: string): SerialLog {
     const [word, ...rest] = line.trimEnd().split(' ');
     const last = Number(rest.at(-1));
     if (word === 'tick') ticks.push(last);
+    else if (word === 'churn') badSums.push(-1);
     else if (word === 'sum') (rest[0] === 'OK' ? goodSums : badSums).push(last);
   }
   return { ticks, goodSums, badSums };

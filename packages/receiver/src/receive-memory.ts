@@ -72,11 +72,7 @@ async function openListener(options: ReceiveOptions): Promise<Listener> {
  * One memory, over as many connections as the sender needs. What was received stays open and locked between them, and
  * outlives this process where another try may go on from it.
  */
-async function receiveOne(
-  listener: Listener,
-  options: ReceiveOptions,
-  guest?: IncomingGuest,
-): Promise<TransferResult> {
+async function receiveOne(listener: Listener, options: ReceiveOptions, guest?: IncomingGuest): Promise<TransferResult> {
   const patienceMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
   const session = ReceiveSession.open(options, guest);
   try {
@@ -130,10 +126,11 @@ function checkOptions(options: ReceiveOptions): void {
   if (options.sink === true && options.inPlace === true)
     throw usage('--sink writes no file and --in-place writes into one; choose one of them');
   if (options.qmp !== undefined) {
-    if (files.length > 0)
-      throw usage('with --qmp the memory files are found over QMP; leave out the file names');
+    if (files.length > 0) throw usage('with --qmp the memory files are found over QMP; leave out the file names');
     if (options.sink === true || options.inPlace === true || options.force === true || options.reuse !== undefined)
-      throw usage('--qmp writes into the memory of the waiting QEMU; leave out --sink, --in-place, --force and --reuse');
+      throw usage(
+        '--qmp writes into the memory of the waiting QEMU; leave out --sink, --in-place, --force and --reuse',
+      );
     if (listen !== undefined) checkExposure(listen, options.insecure === true || options.tls !== undefined);
     return;
   }

@@ -1,5 +1,12 @@
 export { BallastError, ErrorCode } from '@ballast/shared/errors';
-export type { LiveResult, LiveRound, MoveForecast, RecoveredEvent, SendEvent, TransferResult } from '@ballast/shared/events';
+export type {
+  LiveResult,
+  LiveRound,
+  MoveForecast,
+  RecoveredEvent,
+  SendEvent,
+  TransferResult,
+} from '@ballast/shared/events';
 export { parseBalloonOrigin } from './balloon/balloon-map.js';
 export type { BalloonOrigin } from './balloon/balloon-map.js';
 export { NO_CONVERGENCE_ACTIONS, SOURCE_AFTER, forecastMove, moveGuest } from './live/move-guest.js';

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { BallastError, ErrorCode } from '@ballast/shared/errors';
 import { everyInterval, type SendEvent, type TransferResult } from '@ballast/shared/events';
 import { emptyManifest, manifestRoot, type Manifest, type RegionManifest } from '@ballast/shared/integrity';
-import { ExtentSet, LEAF_SIZE, PAGE_SIZE, leafCount } from '@ballast/shared/memory';
+import { ExtentSet, LEAF_SIZE, PAGE_SIZE } from '@ballast/shared/memory';
 import { Dialect, MAX_CHANNELS, MAX_REGIONS, SESSION_SIZE, type Summary } from '@ballast/shared/protocol';
 import {
   MIN_BANDWIDTH,

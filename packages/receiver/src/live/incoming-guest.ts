@@ -227,7 +227,9 @@ export class IncomingGuest {
 function isZombie(pid: number): boolean {
   try {
     // The state follows the name in parentheses, which may hold anything.
-    return readFileSync(`/proc/${pid}/stat`, 'latin1').replace(/^.*\) /s, '').startsWith('Z');
+    return readFileSync(`/proc/${pid}/stat`, 'latin1')
+      .replace(/^.*\) /s, '')
+      .startsWith('Z');
   } catch {
     return true;
   }

@@ -118,12 +118,7 @@ export async function main(argv: readonly string[]): Promise<number> {
           'what you have found there, when it cannot be asked: the guest runs there, or its QEMU is gone for good',
         ).choices(DESTINATION_FINDINGS),
       )
-      .option(
-        '--timeout <SECONDS>',
-        'how long to ask the destination',
-        (text: string) => parseSeconds(text, 1),
-        10,
-      )
+      .option('--timeout <SECONDS>', 'how long to ask the destination', (text: string) => parseSeconds(text, 1), 10)
       .action(bind(runRecover));
 
     program.addHelpText('after', EXAMPLES);

@@ -57,14 +57,14 @@ export async function runMove(
     output.print(describeForecast(qmp, forecast).join('\n'));
     return;
   }
-  if (to === undefined)
-    throw usage('it is not said where to; add --to HOST:PORT of the waiting ballast-receive');
+  if (to === undefined) throw usage('it is not said where to; add --to HOST:PORT of the waiting ballast-receive');
   const result = await moveGuest({
     qmp,
     to,
     timeoutMs: options.timeout * 1000,
     retryMs: options.retry * 1000,
     ...tlsOptions(options),
+    ...(options.bandwidth === undefined ? {} : { bandwidth: options.bandwidth }),
     ...(downtimeLimit === undefined ? {} : { downtimeLimitMs: downtimeLimit }),
     ...(maxRounds === undefined ? {} : { maxRounds }),
     ...(onNoConvergence === undefined ? {} : { onNoConvergence }),

@@ -52,8 +52,9 @@ export class Convergence {
     return this.#expectedSeconds <= this.#limitSeconds;
   }
 
-  /** Whether more rounds lead nowhere, or may not be made. */
+  /** Whether it is not time to stop, and more rounds lead nowhere or may not be made. */
   get isHopeless(): boolean {
+    if (this.isReached) return false;
     return this.#rounds >= this.#maxRounds || this.#roundsWithoutProgress >= PATIENCE;
   }
 

@@ -15,9 +15,7 @@ const TIMEOUT_MS = 60_000;
 export async function takeDeviceState(qmp: QmpClient): Promise<Buffer[]> {
   const path = privateSocketPath(qmp.path);
   const pieces: Buffer[] = [];
-  let bytes = 0;
-  let failure: BallastError | undefined;
-  let ended = false;
+  const stream: { bytes: number; ended: boolean; failure?: BallastError } = { bytes: 0, ended: false };
   const sockets: Socket[] = [];
   const server = createServer((socket) => {
     sockets.push(socket);
@@ -29,9 +27,9 @@ export async function takeDeviceState(qmp: QmpClient): Promise<Buffer[]> {
       return;
     }
     socket.on('data', (piece) => {
-      bytes += piece.length;
-      if (bytes > MAX_STATE_BYTES) {
-        failure = new BallastError(
+      stream.bytes += piece.length;
+      if (stream.bytes > MAX_STATE_BYTES) {
+        stream.failure = new BallastError(
           ErrorCode.GUEST,
           `the state of the guest's devices has more than ${MAX_STATE_BYTES} bytes; its memory must be in shared files`,
         );
@@ -39,7 +37,7 @@ export async function takeDeviceState(qmp: QmpClient): Promise<Buffer[]> {
       } else pieces.push(piece);
     });
     socket.on('end', () => {
-      ended = true;
+      stream.ended = true;
     });
   });
   try {
@@ -48,10 +46,10 @@ export async function takeDeviceState(qmp: QmpClient): Promise<Buffer[]> {
     const deadline = performance.now() + TIMEOUT_MS;
     for (;;) {
       const { status, reason } = await migrationOf(qmp);
-      if (failure !== undefined) throw failure;
+      if (stream.failure !== undefined) throw stream.failure;
       if (status === 'failed' || status === 'cancelled')
         throw new BallastError(ErrorCode.GUEST, `QEMU cannot save the state of its devices (${reason ?? status})`);
-      if (status === 'completed' && ended) return pieces;
+      if (status === 'completed' && stream.ended) return pieces;
       if (performance.now() > deadline)
         throw new BallastError(ErrorCode.QMP, `QEMU at ${qmp.path} did not save the state of its devices in time`);
       await sleep(POLL_MS);

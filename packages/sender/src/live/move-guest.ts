@@ -22,7 +22,7 @@ import { readBalloonMap, type BalloonMap } from '../balloon/balloon-map.js';
 import { aborted, connectToReceiver } from '../connect.js';
 import { HoldingsReader, wholeRegions } from '../holdings-reader.js';
 import { sendLeaves, type WalkCounts } from '../leaf-sender.js';
-import { BatchPool } from '../page-batch.js';
+import { BatchPool, batchLimit } from '../page-batch.js';
 import { withRetries, type Attempts } from '../retry.js';
 import { MemorySource } from '../source/memory-source.js';
 import { askDestination, DestinationWord } from './ask-destination.js';
@@ -56,6 +56,8 @@ export interface MoveOptions {
   readonly sourceAfter?: SourceAfter;
   /** Threads that find out what has changed. Default: 2. */
   readonly threads?: number;
+  /** Bytes a second that the connection may take. Default: no limit. */
+  readonly bandwidth?: number;
   /** Where the record for `recoverGuest` is kept. Default: in the runtime folder, named after the monitor. */
   readonly record?: string;
   readonly tls?: { readonly directory: string; readonly hostname?: string };
@@ -109,10 +111,7 @@ export async function moveGuest(options: MoveOptions): Promise<LiveResult> {
  * changed, set or sent.
  * @throws BallastError as `moveGuest`
  */
-export async function forecastMove({
-  qmp,
-  threads,
-}: Pick<MoveOptions, 'qmp' | 'threads'>): Promise<MoveForecast> {
+export async function forecastMove({ qmp, threads }: Pick<MoveOptions, 'qmp' | 'threads'>): Promise<MoveForecast> {
   const guest = await SourceGuest.open(qmp);
   try {
     const source = MemorySource.open(guest.memory.files.map(({ path }) => path));
@@ -239,7 +238,8 @@ class LiveMove implements Attempts<LiveResult> {
       });
     } catch (error) {
       const reason = BallastError.from(error);
-      if (reason.code !== ErrorCode.UNACKNOWLEDGED && !(reason instanceof StillStoppedError)) removeRecord(this.#recordPath);
+      if (reason.code !== ErrorCode.UNACKNOWLEDGED && !(reason instanceof StillStoppedError))
+        removeRecord(this.#recordPath);
       throw reason;
     }
     // The guest runs there: whatever fails from here on is about what is left of it here.
@@ -248,7 +248,7 @@ class LiveMove implements Attempts<LiveResult> {
   }
 
   async attempt(): Promise<LiveResult> {
-    const { signal } = this.#options;
+    const { signal, bandwidth = Infinity } = this.#options;
     const connection = await this.#connect();
     const onAbort = (): void => {
       // A commit that was sent cannot be taken back: what happens then only its answer says.
@@ -257,6 +257,7 @@ class LiveMove implements Attempts<LiveResult> {
     signal?.addEventListener('abort', onAbort, { once: true });
     try {
       if (signal?.aborted === true) onAbort();
+      if (Number.isFinite(bandwidth)) await connection.pace(bandwidth);
       const result = await this.#move(connection);
       await connection.close();
       return result;
@@ -291,11 +292,16 @@ class LiveMove implements Attempts<LiveResult> {
     });
     const welcome = await connection.expect('welcome');
     this.accepted = true;
-    this.#options.onEvent?.({ event: 'connected', peer: formatAddress(this.#options.to), resumes: welcome.holds, channels: 1 });
+    this.#options.onEvent?.({
+      event: 'connected',
+      peer: formatAddress(this.#options.to),
+      resumes: welcome.holds,
+      channels: 1,
+    });
     const holdings = welcome.holds ? new HoldingsReader(connection, wholeRegions(regionBytes)) : undefined;
 
     const sent = regions.map((region) => new SentRegion(region));
-    const pool = new BatchPool(BATCHES);
+    const pool = new BatchPool(BATCHES, batchLimit(this.#options.bandwidth ?? Infinity));
     const rounds: LiveRound[] = [];
     const { downtimeLimitMs = DEFAULT_DOWNTIME_MS, maxRounds = DEFAULT_MAX_ROUNDS } = this.#options;
     const convergence = new Convergence(downtimeLimitMs, maxRounds);
@@ -333,10 +339,19 @@ class LiveMove implements Attempts<LiveResult> {
         roundBegan = performance.now();
         gauges = this.#gauges(connection);
         const found = await this.#find(sent, round === 2);
-        progress.begin(round, found.changes.map(({ changed }) => changed));
+        progress.begin(
+          round,
+          found.changes.map(({ changed }) => changed),
+        );
         for (const [index, changes] of found.changes.entries()) {
           const { announced, walked } = { announced: this.#announced, walked: this.#walked };
-          await sentOf(sent, index).sendChanges(changes, { connection, pool, region: index, announced, counts: walked });
+          await sentOf(sent, index).sendChanges(changes, {
+            connection,
+            pool,
+            region: index,
+            announced,
+            counts: walked,
+          });
         }
         await this.#endRound(connection, round, sent);
         const told = this.#roundOf(round, roundBegan, gauges, connection);
@@ -352,9 +367,7 @@ class LiveMove implements Attempts<LiveResult> {
           rate,
         );
         dirtyBegan = roundBegan;
-        if (!convergence.isReached && convergence.isHopeless) {
-          if (!this.#decideWithout(convergence, throttle)) break;
-        }
+        if (convergence.isHopeless && !this.#decideWithout(convergence, throttle)) break;
       }
 
       await throttle.end();
@@ -439,10 +452,7 @@ class LiveMove implements Attempts<LiveResult> {
     }
     // It is known for sure that it never ran there.
     this.#stage = MoveStage.stopped;
-    throw new BallastError(
-      ErrorCode.GUEST,
-      `${connection.peer} could not let the guest run; it says why on its side`,
-    );
+    throw new BallastError(ErrorCode.GUEST, `${connection.peer} could not let the guest run; it says why on its side`);
   }
 
   async #verify(connection: Connection, pool: BatchPool, sent: readonly SentRegion[]): Promise<Buffer> {
@@ -695,7 +705,10 @@ function refuseUnfinished(path: string, qmp: string): void {
   const record = readRecord(path);
   if (record === undefined) return;
   if (processStart(record.sender.pid) === record.sender.start && record.sender.pid !== process.pid)
-    throw new BallastError(ErrorCode.BUSY, `another ballast-send moves the guest at ${qmp} (process ${record.sender.pid})`);
+    throw new BallastError(
+      ErrorCode.BUSY,
+      `another ballast-send moves the guest at ${qmp} (process ${record.sender.pid})`,
+    );
   // Another QEMU uses the name by now, and knows nothing of that move.
   if (processStart(record.qemu.pid) !== record.qemu.start) return;
   throw new BallastError(

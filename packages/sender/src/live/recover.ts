@@ -37,11 +37,7 @@ export async function recoverGuest(options: RecoverOptions): Promise<RecoveredEv
   return result;
 }
 
-async function recover(
-  options: RecoverOptions,
-  path: string,
-  record: MoveRecord | undefined,
-): Promise<RecoveredEvent> {
+async function recover(options: RecoverOptions, path: string, record: MoveRecord | undefined): Promise<RecoveredEvent> {
   const { qmp: monitor, destination, timeoutMs = DEFAULT_TIMEOUT_MS } = options;
   const told = (action: RecoveredEvent['action'], message: string): RecoveredEvent => {
     removeRecord(path);
@@ -59,8 +55,7 @@ async function recover(
 
   let word: DestinationWord = DestinationWord.neverRan;
   if (record.stage === MoveStage.committing) {
-    if (destination !== undefined)
-      word = destination === 'gone' ? DestinationWord.neverRan : DestinationWord.runsThere;
+    if (destination !== undefined) word = destination === 'gone' ? DestinationWord.neverRan : DestinationWord.runsThere;
     else
       word = await askDestination({
         to: record.to,

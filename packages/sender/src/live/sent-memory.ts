@@ -57,7 +57,8 @@ export class SentRegion {
     const sent = this.manifest[Symbol.iterator]();
     let next = sent.next();
     const emptiedUpTo = (leaf: number): void => {
-      for (; next.done !== true && next.value.leaf < leaf; next = sent.next()) emptied.add(...this.#extent(next.value.leaf));
+      for (; next.done !== true && next.value.leaf < leaf; next = sent.next())
+        emptied.add(...this.#extent(next.value.leaf));
     };
     for (const { leaf, mask, digest, hints } of now) {
       emptiedUpTo(leaf);
@@ -93,7 +94,12 @@ export class SentRegion {
     await announceBalloonMap(connection, region, emptied, announced);
     for (const leaf of leavesIn(emptied)) this.manifest.set(leaf, 0, NO_DIGEST);
 
-    const zeros = announcerOf(Dialect.ranges, connection, { region, first: 0, end: this.#source.bytes / PAGE_SIZE }, announced);
+    const zeros = announcerOf(
+      Dialect.ranges,
+      connection,
+      { region, first: 0, end: this.#source.bytes / PAGE_SIZE },
+      announced,
+    );
     const reader = new LeafReader(this.#source.reads, changed);
     let batch = await pool.take(connection);
     while (!reader.done) {
@@ -161,6 +167,5 @@ export class SentRegion {
 const NO_DIGEST = Buffer.alloc(0);
 
 function* leavesIn(extents: ExtentSet): Generator<number> {
-  for (const { start, end } of extents)
-    for (let leaf = start / LEAF_SIZE; leaf < leafCount(end); leaf++) yield leaf;
+  for (const { start, end } of extents) for (let leaf = start / LEAF_SIZE; leaf < leafCount(end); leaf++) yield leaf;
 }

@@ -191,7 +191,9 @@ export async function restoreGuest(qmp: QmpClient, settings: SavedSettings, runs
 export function processStart(pid: number): string | undefined {
   try {
     // Field 22; the fields after the name in parentheses begin with field 3.
-    return readFileSync(`/proc/${pid}/stat`, 'latin1').replace(/^.*\) /s, '').split(' ')[19];
+    return readFileSync(`/proc/${pid}/stat`, 'latin1')
+      .replace(/^.*\) /s, '')
+      .split(' ')[19];
   } catch {
     return undefined;
   }

@@ -239,13 +239,14 @@ export class QmpClient {
     } else if (id !== undefined) {
       const waiting = this.#waiting.get(id);
       if (error === undefined) waiting?.resolve(parsed.output['return']);
-      else
-        waiting?.reject(new BallastError(ErrorCode.QMP, error.desc, { cause: new QmpRefusal(error.desc) }));
+      else waiting?.reject(new BallastError(ErrorCode.QMP, error.desc, { cause: new QmpRefusal(error.desc) }));
     }
   }
 
   #notQemu(cause?: unknown): void {
-    this.#end(broken(this.path, 'what came is not what QEMU says: is it a monitor of mode control, as -qmp makes it?', cause));
+    this.#end(
+      broken(this.path, 'what came is not what QEMU says: is it a monitor of mode control, as -qmp makes it?', cause),
+    );
     this.#socket.destroy();
   }
 

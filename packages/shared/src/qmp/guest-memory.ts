@@ -158,7 +158,8 @@ function findFile(pid: number, backend: { id: string; bytes: number; path: strin
     throw unfit(`QEMU does not map all ${bytes} bytes of ${path}`);
   const opened = first.deleted ? `/proc/${pid}/map_files/${first.range}` : realpathSync(path);
   const stat = statOf(opened, path);
-  if (stat.ino !== first.inode) throw unfit(`${path} is not the file that QEMU maps; it was replaced after QEMU opened it`);
+  if (stat.ino !== first.inode)
+    throw unfit(`${path} is not the file that QEMU maps; it was replaced after QEMU opened it`);
   if (stat.size !== bytes || bytes % PAGE_SIZE !== 0)
     throw unfit(`${path} has ${stat.size} bytes and the memory backend ${id} ${bytes}; they must be equal`);
   return { id, path: opened, bytes };
