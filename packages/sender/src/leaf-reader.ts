@@ -9,9 +9,9 @@ export interface ReadLeaf {
   readonly scanned: number;
   /** Pages of those that are not zero. */
   readonly mask: number;
-  /** Where the scanned pages lie in the memory that they were read to, without gaps. */
+  /** Where the pages that were copied lie in memory, without gaps: the scanned ones, less those found to be zero before. */
   readonly at: number;
-  /** The pages that are not zero, counted among the scanned ones: what `PageBatch.pack` wants. */
+  /** The pages that are not zero, counted among the copied ones: what `PageBatch.pack` wants. */
   readonly keep: number;
 }
 
@@ -23,14 +23,14 @@ const STRETCH_LEAVES = 8;
  * nothing outside them: no hole is touched and no free page read.
  */
 export class LeafReader {
-  #reads: Pick<PageReads, 'read'>;
+  #reads: Pick<PageReads, 'read' | 'isZero'>;
   #scan: ExtentSet;
   /** The run of `scan` that is next, and the byte in it. */
   #run = 0;
   #position: number;
 
   /** @param scan bytes to read, whole pages */
-  constructor(reads: Pick<PageReads, 'read'>, scan: ExtentSet) {
+  constructor(reads: Pick<PageReads, 'read' | 'isZero'>, scan: ExtentSet) {
     this.#reads = reads;
     this.#scan = scan;
     this.#position = scan.count > 0 ? scan.start(0) : 0;
@@ -49,7 +49,7 @@ export class LeafReader {
    * @throws BallastError SOURCE_CHANGED, READ
    */
   readStretch(memory: Buffer, at: number, maxLeaves: number): ReadLeaf[] {
-    const planned: { leaf: number; scanned: number; at: number }[] = [];
+    const planned: { leaf: number; scanned: number; copied: number; at: number }[] = [];
     let end = at;
     let read = { offset: this.#position, at, length: 0 };
     const flushRead = (): void => {
@@ -61,24 +61,28 @@ export class LeafReader {
       const leafStart = leaf * LEAF_SIZE;
       const leafAt = end;
       let scanned = 0;
+      let copied = 0;
       while (this.#more() && this.#position < leafStart + LEAF_SIZE) {
         const start = this.#position;
         const stop = Math.min(this.#scan.end(this.#run), leafStart + LEAF_SIZE);
+        const pages = pageBits((start - leafStart) / PAGE_SIZE, (stop - leafStart) / PAGE_SIZE);
+        scanned |= pages;
+        this.#advance(stop);
+        if (this.#reads.isZero?.(start, stop - start) === true) continue;
+        copied |= pages;
         if (start !== read.offset + read.length) {
           flushRead();
           read = { offset: start, at: end, length: 0 };
         }
         read.length += stop - start;
         end += stop - start;
-        scanned |= pageBits((start - leafStart) / PAGE_SIZE, (stop - leafStart) / PAGE_SIZE);
-        this.#advance(stop);
       }
-      planned.push({ leaf, scanned, at: leafAt });
+      planned.push({ leaf, scanned, copied, at: leafAt });
     }
     flushRead();
-    return planned.map(({ leaf, scanned, at: leafAt }) => {
-      const keep = nonZeroMask(memory, leafAt, popCount(scanned));
-      return { leaf, scanned, mask: deposit(keep, scanned), at: leafAt, keep };
+    return planned.map(({ leaf, scanned, copied, at: leafAt }) => {
+      const keep = copied === 0 ? 0 : nonZeroMask(memory, leafAt, popCount(copied));
+      return { leaf, scanned, mask: deposit(keep, copied), at: leafAt, keep };
     });
   }
 

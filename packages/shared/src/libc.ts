@@ -14,7 +14,9 @@ const FALLOC_FL_PUNCH_HOLE = 2;
 const PROT_READ = 1;
 const PROT_WRITE = 2;
 const MAP_SHARED = 1;
+const MAP_FIXED = 0x10;
 const MAP_NORESERVE = 0x4000;
+const MADV_POPULATE_READ = 22;
 const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
 const LOCK_EX = 2;
 const LOCK_NB = 4;
@@ -24,7 +26,7 @@ const RENAME_NOREPLACE = 1;
 type LseekCall = (fd: number, offset: number, whence: number) => number;
 type FallocateCall = (fd: number, mode: number, offset: number, length: number) => number;
 type MmapCall = (
-  address: null,
+  address: bigint | null,
   length: number,
   prot: number,
   flags: number,
@@ -50,6 +52,11 @@ const fallocate = libc.func('int fallocate(int fd, int mode, int64_t offset, int
 const mmap = libc.func(
   'void *mmap(void *address, size_t length, int prot, int flags, int fd, int64_t offset)',
 ) as MmapCall;
+const madvise = libc.func('int madvise(void *address, size_t length, int advice)') as (
+  address: bigint,
+  length: number,
+  advice: number,
+) => number;
 const munmap = libc.func('int munmap(void *address, size_t length)') as MunmapCall;
 const flock = libc.func('int flock(int fd, int operation)') as FlockCall;
 const copyFileRange = libc.func(
@@ -125,9 +132,23 @@ export function copyRange(fromFd: number, toFd: number, offset: number, length: 
   return copied;
 }
 
-/** A window of a file in memory. `bytes` must not be touched after `unmap`. */
+/** A window of a file in memory. */
 export interface Mapping {
+  /** What the window shows; must not be touched after `unmap`. */
   readonly bytes: Buffer;
+  /**
+   * Shows another part of the same file in the same place, so that `bytes` stays the one buffer that it is: each new one
+   * counts as garbage of its whole size, and a full collection follows every few of them.
+   * @param offset in bytes, a multiple of the filesystem's page
+   * @param length bytes, at most those of the window; what lies behind them is undefined
+   */
+  slide(offset: number, length: number): void;
+  /**
+   * Makes a part of what the window shows ready to be read, without a page fault for each 64 KiB of it. A hint: where the
+   * kernel cannot do it (before Linux 5.14), nothing happens.
+   * @param at byte of the window, a multiple of the page
+   */
+  populate(at: number, length: number): void;
   unmap(): void;
 }
 
@@ -138,11 +159,17 @@ export interface Mapping {
  */
 export function mapShared(fd: number, offset: number, length: number, writable: boolean): Mapping {
   const prot = writable ? PROT_READ | PROT_WRITE : PROT_READ;
-  const address = mmap(null, length, prot, MAP_SHARED | MAP_NORESERVE, fd, offset);
+  const flags = MAP_SHARED | MAP_NORESERVE;
+  const address = mmap(null, length, prot, flags, fd, offset);
   if (address === null || address === MAP_FAILED) throw failure('mmap');
-  const bytes = Buffer.from(koffi.view(address, length));
   return {
-    bytes,
+    bytes: Buffer.from(koffi.view(address, length)),
+    slide(to, bytes) {
+      if (mmap(address, Math.min(bytes, length), prot, flags | MAP_FIXED, fd, to) !== address) throw failure('mmap');
+    },
+    populate(at, bytes) {
+      madvise(address + BigInt(at), bytes, MADV_POPULATE_READ);
+    },
     unmap() {
       if (munmap(address, length) !== 0) throw failure('munmap');
     },

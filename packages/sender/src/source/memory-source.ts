@@ -11,6 +11,12 @@ export interface PageReads {
    * @throws BallastError SOURCE_CHANGED when the file ends before that, READ when the system refuses
    */
   read(into: Buffer, offset: number): void;
+  /**
+   * Whether `length` bytes at `offset`, which lie in one leaf, are all zeros, looked at without copying them; only where
+   * that is possible.
+   * @throws as `read`
+   */
+  isZero?(offset: number, length: number): boolean;
   close(): void;
 }
 
