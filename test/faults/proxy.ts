@@ -155,6 +155,25 @@ export function hangAt(kind: ControlKind): Fault {
   });
 }
 
+/** Does something the moment that a control message of this kind is about to pass, and lets it pass afterwards. Once. */
+export function doAt(kind: ControlKind, act: () => void | Promise<void>): Fault {
+  const control = atControl(kind, () => {
+    found = true;
+  });
+  let found = false;
+  let done = false;
+  return {
+    async pass(chunk, link) {
+      if (!done) await control.pass(chunk, link);
+      if (found && !done) {
+        done = true;
+        await act();
+      }
+      return [chunk];
+    },
+  };
+}
+
 /** Serves one connection: it reads the stream from its beginning. */
 function atControl(kind: ControlKind, act: (link: Link) => void): Fault {
   const decoder = new FrameDecoder();

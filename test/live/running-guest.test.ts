@@ -20,9 +20,9 @@ test('a guest that writes memory all the time arrives whole, and counts on where
     rounds.reduce((sum, { sentBytes }) => sum + sentBytes, 0),
     Number(sent['sentBytes']),
   );
-  await scene.assertRunsThere();
+  await scene.assertRunsThere(t);
   t.is(await scene.source.status(), 'postmigrate');
-  await scene.assertNothingLeftSet();
+  await scene.assertNothingLeftSet(t);
 });
 
 test('two memory backends arrive each in its place, and the balloon takes no memory there', async (t, image) => {
@@ -31,7 +31,7 @@ test('two memory backends arrive each in its place, and the balloon takes no mem
   const before = await allocatedBytes(scene.sourceMemory);
   const { sent } = await scene.move('--source-after', 'quit');
   t.true(Number(sent['freeBytes']) >= 256 * MIB);
-  await scene.assertRunsThere();
+  await scene.assertRunsThere(t);
   t.is(await scene.destination.balloonBytes(), 256 * MIB);
   const [here, there] = [await allocatedBytes(scene.sourceMemory), await allocatedBytes(scene.destinationMemory)];
   t.true(here <= before + 8 * MIB, `the source had ${before} bytes and has ${here}`);

@@ -147,6 +147,8 @@ export class IncomingGuest {
    * @throws BallastError GUEST when QEMU refused and the guest surely never ran; QMP when nobody can tell
    */
   async resume(): Promise<void> {
+    if (this.#qmp.failure !== undefined)
+      throw new BallastError(ErrorCode.GUEST, `the guest cannot run here: ${this.#qmp.failure.message}`);
     try {
       await this.#qmp.execute('cont', {}, RESUME_TIMEOUT_MS);
     } catch (error) {

@@ -1,0 +1,133 @@
+import { execFile } from 'node:child_process';
+import { truncate, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { Proxy, cutAt, doAt } from '../faults/proxy.js';
+import { guestTest } from '../qemu/guest-test.js';
+import { Scene } from './scene.js';
+
+const MIB = 2 ** 20;
+const test = await guestTest();
+
+test('a guest that was paused arrives paused, and counts on when it is resumed there', async (t, image) => {
+  t.timeout(60_000);
+  const scene = await Scene.start(t, image);
+  await scene.source.pause();
+  await scene.move();
+  t.is(await scene.destination.status(), 'paused');
+  await scene.destination.cont();
+  await scene.assertRunsThere(t);
+});
+
+test('a guest that was paused stays paused when its move fails', async (t, image) => {
+  t.timeout(60_000);
+  const scene = await Scene.start(t, image);
+  await scene.source.pause();
+  const { port } = await scene.receive({ args: ['--timeout', '3'] });
+  const proxy = await Proxy.open(t, { host: '127.0.0.1', port }, () => ({ toReceiver: [cutAt('end')] }));
+  const { status, error } = await scene.send(proxy.to).ended();
+  t.is(status, 1);
+  t.regex(String(error?.['message']), /was not moved and stands still here, as before/);
+  t.is(await scene.source.status(), 'paused');
+  await scene.source.cont();
+  await scene.assertRunsHere(t);
+});
+
+test('the word that the guest runs there is lost, and asked for again', async (t, image) => {
+  t.timeout(60_000);
+  const scene = await Scene.start(t, image);
+  const { receiver, port } = await scene.receive();
+  const proxy = await Proxy.open(t, { host: '127.0.0.1', port }, (connection) =>
+    connection === 0 ? { toSender: [cutAt('published')] } : {},
+  );
+  const sender = scene.send(proxy.to, { args: ['--source-after', 'quit'] });
+  await sender.event('done', 40_000);
+  await Promise.all([sender.succeeded(), receiver.succeeded()]);
+  await scene.assertRunsThere(t);
+});
+
+test('a sender that is killed when the guest runs there learns it from the destination when it recovers', async (t, image) => {
+  t.timeout(60_000);
+  const scene = await Scene.start(t, image);
+  const { receiver, port } = await scene.receive();
+  let sender: ReturnType<Scene['send']> | undefined;
+  const killing = {
+    toSender: [
+      doAt('published', async () => {
+        sender?.kill('SIGKILL');
+        proxy.cut();
+        await sender?.ended();
+      }),
+    ],
+  };
+  const proxy = await Proxy.open(t, { host: '127.0.0.1', port }, (connection) => (connection === 0 ? killing : {}));
+  sender = scene.send(proxy.to);
+  await sender.ended();
+  const recover = scene.ballastSend('recover', '--qmp', scene.source.programQmpPath);
+  t.is((await recover.event('recovered', 20_000))['action'], 'left-paused');
+  await Promise.all([recover.succeeded(), receiver.succeeded()]);
+  t.is(await scene.source.status(), 'postmigrate');
+  await scene.assertRunsThere(t);
+});
+
+test('both QEMUs have the same disk: its lock goes with the guest, or stays where the guest stays', async (t, image) => {
+  t.timeout(90_000);
+  const disk = join(tmpdir(), `ballast-live-${process.pid}.disk`);
+  await writeFile(disk, '');
+  await truncate(disk, 16 * MIB);
+  t.teardown(async () => promisify(execFile)('rm', ['-f', disk]));
+  const drive = ['-drive', `file=${disk},format=raw,if=virtio`];
+  const isLocked = async (): Promise<boolean> => {
+    const qemu = ['-machine', 'q35,accel=tcg', '-S', '-nodefaults', '-display', 'none', ...drive];
+    const { stderr } = await promisify(execFile)('timeout', ['1', 'qemu-system-x86_64', ...qemu]).catch(
+      (error: unknown) => error as { stderr: string },
+    );
+    return stderr.includes('Failed to get "write" lock');
+  };
+  const scene = await Scene.start(t, image, { devices: drive });
+
+  const failing = await scene.receive({ args: ['--timeout', '3'] });
+  const proxy = await Proxy.open(t, { host: '127.0.0.1', port: failing.port }, () => ({
+    toSender: [cutAt('loaded')],
+  }));
+  t.is((await scene.send(proxy.to, { args: ['--timeout', '3'] }).ended()).status, 1);
+  await scene.assertRunsHere(t);
+  t.true(await isLocked(), 'the guest runs without the lock of its disk');
+  await failing.receiver.ended();
+
+  await scene.startWaiting();
+  await scene.move();
+  await scene.assertRunsThere(t);
+  t.true(await isLocked());
+  await scene.source.quit();
+  t.true(await isLocked(), 'the lock was the source’s');
+});
+
+test('a balloon that is inflated and deflated during the move is right in the end', async (t, image) => {
+  t.timeout(90_000);
+  const scene = await Scene.start(t, image, { memoryMiB: 384, fillMiB: 96, staleMiB: 96 });
+  const { receiver, port } = await scene.receive();
+  // Slow enough for a round to last.
+  const sender = scene.send(`127.0.0.1:${port}`, { args: ['--bandwidth', '40MiB'] });
+  await sender.event('connected', 20_000);
+  await scene.source.inflateBalloon(128 * MIB);
+  await scene.source.inflateBalloon(64 * MIB);
+  const { freeBytes } = await sender.event('done', 60_000);
+  await Promise.all([sender.succeeded(), receiver.succeeded()]);
+  t.true(Number(freeBytes) >= 64 * MIB);
+  t.is(await scene.destination.balloonBytes(), 64 * MIB);
+  await scene.assertRunsThere(t);
+});
+
+test('a guest that writes too fast is slowed down, and goes', async (t, image) => {
+  t.timeout(90_000);
+  const scene = await Scene.start(t, image, { churnMiB: 32 });
+  const { receiver, port } = await scene.receive();
+  const args = ['--on-no-convergence', 'throttle', '--downtime-limit', '150', '--bandwidth', '60MiB'];
+  const sender = scene.send(`127.0.0.1:${port}`, { args });
+  await sender.event('done', 60_000);
+  await Promise.all([sender.succeeded(), receiver.succeeded()]);
+  t.regex(String((await sender.event('warning', 1000))['message']), /slowed down/);
+  await scene.assertRunsThere(t);
+});
