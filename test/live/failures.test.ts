@@ -4,7 +4,7 @@ import type { ControlKind } from '@ballast/shared/protocol';
 import { Proxy, cutAt, doAt, type Faults } from '../faults/proxy.js';
 import type { GuestImage } from '../qemu/guest-image.js';
 import { guestTest } from '../qemu/guest-test.js';
-import { Guest } from '../qemu/guest.js';
+import type { Guest } from '../qemu/guest.js';
 import { poll } from '../qemu/wait.js';
 import { QmpProxy, type QmpFault } from './qmp-proxy.js';
 import { Scene } from './scene.js';
@@ -184,19 +184,19 @@ for (const { kind, stage, status } of [
     t.timeout(60_000);
     const at = await scene(image);
     const { receiver, port } = await at.receive({ args: IMPATIENT });
-    let sender: ReturnType<Scene['send']> | undefined;
+    const victim: { sender?: ReturnType<Scene['send']> } = {};
     const killing = {
       toReceiver: [
         doAt(kind, async () => {
-          sender?.kill('SIGKILL');
+          victim.sender?.kill('SIGKILL');
           proxy.cut();
-          await sender?.ended();
+          await victim.sender?.ended();
         }),
       ],
     };
     const proxy = await Proxy.open(t, { host: '127.0.0.1', port }, (connection) => (connection === 0 ? killing : {}));
-    sender = at.send(proxy.to);
-    await sender.ended();
+    victim.sender = at.send(proxy.to);
+    await victim.sender.ended();
     t.is(await at.source.status(), status);
 
     const refused = at.send(proxy.to);

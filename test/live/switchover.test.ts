@@ -51,19 +51,19 @@ test('a sender that is killed when the guest runs there learns it from the desti
   t.timeout(60_000);
   const scene = await Scene.start(t, image);
   const { receiver, port } = await scene.receive();
-  let sender: ReturnType<Scene['send']> | undefined;
+  const victim: { sender?: ReturnType<Scene['send']> } = {};
   const killing = {
     toSender: [
       doAt('published', async () => {
-        sender?.kill('SIGKILL');
+        victim.sender?.kill('SIGKILL');
         proxy.cut();
-        await sender?.ended();
+        await victim.sender?.ended();
       }),
     ],
   };
   const proxy = await Proxy.open(t, { host: '127.0.0.1', port }, (connection) => (connection === 0 ? killing : {}));
-  sender = scene.send(proxy.to);
-  await sender.ended();
+  victim.sender = scene.send(proxy.to);
+  await victim.sender.ended();
   const recover = scene.ballastSend('recover', '--qmp', scene.source.programQmpPath);
   t.is((await recover.event('recovered', 20_000))['action'], 'left-paused');
   await Promise.all([recover.succeeded(), receiver.succeeded()]);
