@@ -1,0 +1,174 @@
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { once } from 'node:events';
+import { createServer } from 'node:net';
+import { join } from 'node:path';
+import { sendMemory } from '@ballast/sender';
+import { pageHints } from '@ballast/shared/integrity';
+import { HoldingsEncoder, type ControlMessage } from '@ballast/shared/protocol';
+import { rightMessage } from './decoder-part.js';
+import { PAGE, bytesOf, fakeMemory, leavesOf, olderThan, rootOf, type FakeRegion } from './fake-memory.js';
+import { Finding, checkError } from './oracle.js';
+import { Peer } from './peer.js';
+import type { Random } from './random.js';
+import { Type, controlFrame, mutateFrame, mutateMessage, wireFrame, type WireFrame } from './wire-frame.js';
+
+type Message = Readonly<Record<string, unknown>>;
+
+/** How long the fake receiver waits for a word, in a dialogue that goes wrong and in one that has to end well. */
+const PATIENCE_MS = 250;
+const RIGHT_PATIENCE_MS = 10_000;
+const TIMEOUT_MS = 400;
+
+/** What the fake receiver did that makes a success a right one. */
+interface Said {
+  /** Whether it said that it had verified the root of the real memory, and then that it published. */
+  verified: boolean;
+  published: boolean;
+}
+
+/**
+ * One case: a receiver whose dialogue is right but for a few steps, against a real sender. The sender may only succeed
+ * when the receiver had verified the true root and said that it published; and its files are never changed.
+ */
+export async function fuzzSender(random: Random, folder: string): Promise<string> {
+  const memory = fakeMemory(random);
+  const mischief = random.pick([0, 3, 6, 6, 15]);
+  mkdirSync(folder);
+  const files = memory.map((region, index) => {
+    const path = join(folder, `memory-${index}`);
+    writeFileSync(path, bytesOf(region));
+    return path;
+  });
+  const root = rootOf(memory);
+  const said: Said = { verified: false, published: false };
+
+  const peers = new Set<Promise<void>>();
+  const server = createServer((socket) => {
+    const peer = new Peer(socket);
+    const work = answer(random, peer, { memory, root, mischief }, said).finally(() => {
+      peer.destroy();
+      peers.delete(work);
+    });
+    peers.add(work);
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const address = server.address();
+  if (address === null || typeof address === 'string') throw new Error('no address');
+
+  let outcome: string;
+  try {
+    const result = await sendMemory({
+      files,
+      to: { host: '127.0.0.1', port: address.port },
+      strategy: random.pick(['unmodified', 'consult', 'skip', 'bitmap']),
+      timeoutMs: TIMEOUT_MS,
+      retryMs: random.pick([0, 0, 300]),
+    });
+    outcome = 'published';
+    if (!said.verified || !said.published) throw new Finding('a success that the receiver never spoke of');
+    if (result.root !== root.toString('hex')) throw new Finding('a success of another root');
+  } catch (error) {
+    if (error instanceof Finding) throw error;
+    outcome = checkError(error).code;
+    if (mischief === 0) throw new Finding('a right dialogue was refused', { cause: error });
+  } finally {
+    server.close();
+    await Promise.all(peers);
+  }
+  for (const [n, region] of memory.entries())
+    if (!readFileSync(files[n] ?? '').equals(bytesOf(region))) throw new Finding('the source was changed');
+  rmSync(folder, { recursive: true });
+  return outcome;
+}
+
+interface Scene {
+  readonly memory: readonly FakeRegion[];
+  readonly root: Buffer;
+  readonly mischief: number;
+}
+
+/** The receiver's side of one connection. */
+async function answer(random: Random, peer: Peer, { memory, root, mischief }: Scene, said: Said): Promise<void> {
+  const goesWrong = (): boolean => mischief > 0 && random.oneIn(mischief);
+  const say = async (right: WireFrame, message?: Message): Promise<void> => {
+    let frames = [right];
+    if (goesWrong()) {
+      frames = random.pick<() => WireFrame[]>([
+        () => [],
+        () => [right, right],
+        () => [controlFrame(rightMessage(random)), right],
+        () => [message === undefined ? mutateFrame(random, right) : mutateMessage(random, message)],
+        () => [mutateFrame(random, right)],
+        () => [...holdings(random, memory, goesWrong), right],
+      ])();
+    }
+    // What goes wrong may still be the right word in another form: it counts as said.
+    for (const frame of frames) note(frame, root, said);
+    for (const frame of frames) await peer.send(frame, random);
+  };
+  const sayMessage = (message: Message): Promise<void> => say(controlFrame(message), message);
+  const hear = async (...kinds: string[]): Promise<ControlMessage | undefined> =>
+    goesWrong() ? undefined : await peer.hear([...kinds, 'abort'], mischief === 0 ? RIGHT_PATIENCE_MS : PATIENCE_MS);
+
+  peer.preamble(
+    goesWrong() ? random.pick([Buffer.from('HTTP/1.1'), Buffer.from('BALLAST\x02'), Buffer.alloc(0)]) : undefined,
+  );
+  await hear('hello');
+  const holds = random.oneIn(2);
+  if (goesWrong()) await sayMessage({ kind: 'published-before', root: random.oneIn(2) ? root : random.bytes(32) });
+  else await sayMessage({ kind: 'welcome', holds, channels: 0 });
+  if (holds !== goesWrong()) {
+    const frames = holdings(random, memory, goesWrong);
+    if (goesWrong()) frames.splice(random.below(frames.length), 1);
+    for (const frame of frames) await say(frame);
+  }
+  // A receiver that never stops asking for leaves again is no right one.
+  for (let round = random.pick(mischief === 0 ? [0, 0, 1, 2] : [0, 0, 1, 2, 70]); round > 0; round--) {
+    if ((await hear('end')) === undefined && peer.over) return;
+    await sayMessage({ kind: 'resend', leaves: leavesToResend(random, memory, goesWrong) });
+  }
+  if ((await hear('end')) === undefined && peer.over) return;
+  await sayMessage({ kind: 'verified', root: goesWrong() ? random.bytes(32) : root });
+  if ((await hear('commit')) === undefined && peer.over) return;
+  await sayMessage({ kind: 'published' });
+  await hear('goodbye');
+}
+
+/** Notes what a frame tells a sender that reads it as right, however it came to be sent. */
+function note(frame: WireFrame, root: Buffer, said: Said): void {
+  if (frame.type !== Type.control) return;
+  const { payload } = frame;
+  if (payload.includes('verified') && payload.includes(root)) said.verified = true;
+  if (payload.includes('published')) said.published = true;
+}
+
+function leavesToResend(random: Random, memory: readonly FakeRegion[], goesWrong: () => boolean): [number, number][] {
+  const count = random.pick([1, 1, 2, 5]);
+  return Array.from({ length: count }, (): [number, number] => {
+    const region = goesWrong() ? random.pick([0, 63, 64, random.nasty()]) : random.below(memory.length);
+    const leaf = goesWrong() ? random.nasty() : random.below(Math.ceil((memory[region]?.length ?? 1) / 16));
+    return [Math.min(region, Number.MAX_SAFE_INTEGER), Math.min(leaf, Number.MAX_SAFE_INTEGER)];
+  });
+}
+
+/** What a receiver with an older copy tells: right, or with wrong hints and digests, which must cost nothing but bytes. */
+function holdings(random: Random, memory: readonly FakeRegion[], goesWrong: () => boolean): WireFrame[] {
+  const frames: WireFrame[] = [];
+  for (const [region, pages] of olderThan(random, memory).entries()) {
+    const encoder = new HoldingsEncoder();
+    const flush = (): void => {
+      const { count, base } = encoder;
+      if (count > 0) frames.push(wireFrame(Type.holdings, encoder.take(), { region, count, base }));
+    };
+    for (const { leaf, mask, pages: held, digest } of leavesOf(pages)) {
+      const hints = pageHints(Buffer.concat(held));
+      if (goesWrong()) random.bytes(8).copy(hints);
+      encoder.add({ leaf, mask, digest: goesWrong() ? random.bytes(32) : digest, hints });
+      if (random.oneIn(3)) flush();
+    }
+    flush();
+    frames.push(wireFrame(Type.holdings, Buffer.alloc(0), { region, base: Math.ceil((pages.length * PAGE) / 65536) }));
+  }
+  return frames;
+}
