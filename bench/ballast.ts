@@ -18,6 +18,7 @@ export interface Transfer {
   readonly destination: string;
   readonly strategy?: Strategy;
   readonly balloon?: readonly string[];
+  readonly sendArgs?: readonly string[];
   readonly receiveArgs?: readonly string[];
 }
 
@@ -75,18 +76,28 @@ export async function transfer(options: Transfer, programs: Programs = DEFAULT_P
 }
 
 /** The command of a transfer, as a user would type it. */
-export function describeTransfer({ strategy, balloon = [], receiveArgs = [] }: Partial<Transfer>): string {
-  const send = ['ballast-send SRC --to 127.0.0.1:PORT', ...strategyArguments(strategy, balloon)].join(' ');
+export function describeTransfer({
+  strategy,
+  balloon = [],
+  sendArgs = [],
+  receiveArgs = [],
+}: Partial<Transfer>): string {
+  const options = [...strategyArguments(strategy, balloon), ...sendArgs];
+  const send = ['ballast-send SRC --to 127.0.0.1:PORT', ...options].join(' ');
   const receive = ['ballast-receive DST --listen 127.0.0.1:0', ...receiveArgs].join(' ');
-  return `${receive}; ${send.replaceAll(/bitmap:\S+/g, 'bitmap:MAP')}`;
+  return `${receive}; ${send}`.replaceAll(/bitmap:\S+/g, 'bitmap:MAP').replaceAll(/\/\S+\//g, '');
 }
 
 function receiveArguments({ destination, receiveArgs = [] }: Transfer, programs: Programs): string[] {
   return [RECEIVE, destination, '--listen', '127.0.0.1:0', '--json', ...receiveArgs, ...programs.receiveArgs];
 }
 
-function sendArguments({ source, strategy, balloon = [] }: Transfer, port: number, programs: Programs): string[] {
-  const options = [...strategyArguments(strategy, balloon), ...programs.sendArgs];
+function sendArguments(
+  { source, strategy, balloon = [], sendArgs = [] }: Transfer,
+  port: number,
+  programs: Programs,
+): string[] {
+  const options = [...strategyArguments(strategy, balloon), ...sendArgs, ...programs.sendArgs];
   return [SEND, source, '--to', `127.0.0.1:${port}`, '--json', ...options];
 }
 

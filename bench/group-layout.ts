@@ -30,13 +30,21 @@ export const layoutPlan: GroupPlan = {
       contenders.push(ballastContender({ name: `ballast, ${name}`, source }, bench));
       contenders.push(peerContender(nbdcopyOntoZeros, source, bench, `nbdcopy, ${name}`));
     }
+    const zeros = await makeMemoryFile(bench.folder.file('source-zeros.mem'), { ...file, data: 0, zero: file.data });
+    const nothing = await makeMemoryFile(bench.folder.file('source-nothing.mem'), { ...file, data: 0 });
+    sources.push(zeros, nothing);
+    contenders.push(
+      ballastContender({ name: 'ballast, all zeros', source: zeros }, bench),
+      ballastContender({ name: 'ballast, all free', source: nothing }, bench),
+    );
     const rows = await bench.interleave(contenders);
     for (const { path } of sources) await rm(path);
     return {
       title: 'Memory in one piece and in many',
       about:
         `${formatBytes(file.data)} of data in a file of ${formatBytes(file.size)}: in one run, in scattered runs of ` +
-        '4 KiB to 2 MiB, and as single pages with holes between. nbdcopy is told that the destination is zero.',
+        '4 KiB to 2 MiB, and as single pages with holes between; then as many resident zeros, and a file that is one ' +
+        'hole. nbdcopy is told that the destination is zero.',
       dataBytes: file.data,
       rows,
     };

@@ -22,7 +22,7 @@ export interface Group {
   readonly rows: readonly Row[];
 }
 
-export const GROUP_NAMES = ['peers', 'layout', 'strategies', 'scale'] as const;
+export const GROUP_NAMES = ['peers', 'layout', 'ways', 'strategies', 'scale'] as const;
 export type GroupName = (typeof GROUP_NAMES)[number];
 
 /** What a group needs to measure itself. */
@@ -54,6 +54,7 @@ export interface BallastOptions {
   readonly source: MemoryFile;
   readonly strategy?: Strategy;
   readonly balloon?: readonly string[];
+  readonly sendArgs?: readonly string[];
   readonly receiveArgs?: readonly string[];
   /** Runs that the destination must hold as zeros. */
   readonly emptied?: readonly Run[];
@@ -72,8 +73,8 @@ export function ballastContender(options: BallastOptions, { folder, programs }: 
     name,
     what: describeTransfer(rest),
     async prepare(round) {
-      if (prepare !== undefined) await prepare(destination, round);
-      else if (!leavesNothing) await warmMemory(folder, source.residentBytes);
+      if (!leavesNothing) await warmMemory(folder, source.residentBytes);
+      await prepare?.(destination, round);
     },
     async run() {
       const result = await transfer({ source: source.path, destination, ...rest }, programs);

@@ -9,6 +9,7 @@ import { layoutPlan } from './group-layout.js';
 import { peersPlan } from './group-peers.js';
 import { scalePlan } from './group-scale.js';
 import { strategiesPlan } from './group-strategies.js';
+import { waysPlan } from './group-ways.js';
 import { describeMachine } from './machine.js';
 import { renderMarkdown, renderText } from './render.js';
 import { parseResults, type Results } from './results.js';
@@ -27,7 +28,7 @@ interface Options {
   readonly receiveArg: readonly string[];
 }
 
-const PLANS: readonly GroupPlan[] = [peersPlan, layoutPlan, strategiesPlan, scalePlan];
+const PLANS: readonly GroupPlan[] = [peersPlan, layoutPlan, waysPlan, strategiesPlan, scalePlan];
 const RUNS = 5;
 const QUICK = { runs: 3, shrink: 4 };
 const SMALLEST_SHRINK = 64;

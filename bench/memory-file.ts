@@ -1,6 +1,8 @@
+import { execFile } from 'node:child_process';
 import { closeSync, ftruncateSync, openSync, writeSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { setImmediate as nextTurn } from 'node:timers/promises';
+import { promisify } from 'node:util';
 import { type Layout, type LayoutOptions, layOut, PAGE, type PageRange } from './layout.js';
 import { Random } from './random.js';
 
@@ -50,6 +52,27 @@ export async function makeMemoryFile(path: string, options: MemoryFileOptions): 
     closeSync(fd);
   }
   return { path, size: options.size, layout, dataBytes: options.data, residentBytes: written };
+}
+
+/** Copies a file with its holes. */
+export async function copySparse(from: string, to: string): Promise<void> {
+  await promisify(execFile)('cp', ['--sparse=always', from, to]);
+}
+
+/** Writes other bytes over a share of the pages that hold data, chosen at random. */
+export function rewritePages(path: string, layout: Layout, share: number, seed: number): void {
+  const random = new Random(seed);
+  const contents = new PageContents(seed);
+  const fd = openSync(path, 'r+');
+  try {
+    for (const { kind, start, length } of layout.runs) {
+      if (kind !== 'data') continue;
+      for (let page = start; page < start + length; page += 1)
+        if (random.below(1000) < share * 1000) writeAll(fd, contents.pages(page, 1), page * PAGE);
+    }
+  } finally {
+    closeSync(fd);
+  }
 }
 
 /** Writes the balloon's map: one bit a page, the lowest bit of a byte first, 1 = ballooned out. */

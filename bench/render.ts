@@ -6,6 +6,7 @@ import { DEFAULT_STRATEGY } from './group-strategies.js';
 import { LONG_RUN } from './group-layout.js';
 import { BALLAST, LIMIT } from './group-peers.js';
 import { SMALLEST } from './group-scale.js';
+import { BARE_TLS, FRESH } from './group-ways.js';
 import type { Group } from './group.js';
 import type { Results } from './results.js';
 import { type Table, toMarkdown } from './table.js';
@@ -44,6 +45,7 @@ const ANONYMOUS: Column = {
 const COLUMNS: Readonly<Record<Group['name'], readonly Column[]>> = {
   peers: [TIME, RATE, timeAgainst(BALLAST, 'ballast'), rateAgainst(LIMIT, 'iperf3'), WIRE, ANONYMOUS],
   layout: [TIME, RATE, timeAgainst(LONG_RUN, 'one run'), WIRE, ANONYMOUS],
+  ways: [TIME, RATE, timeAgainst(FRESH, 'one connection'), rateAgainst(BARE_TLS, 'TLS alone'), WIRE, ANONYMOUS],
   strategies: [
     TIME,
     timeAgainst(DEFAULT_STRATEGY, 'bitmap'),
