@@ -15,6 +15,8 @@ const HUGETLBFS = 0x958458f6;
 export interface Filesystem {
   /** Contents go with the machine's power, so there is nothing to sync. */
   readonly volatile: boolean;
+  /** Whether a file's blocks are its pages and nothing else. */
+  readonly countsPages: boolean;
   /** Bytes of a huge page on hugetlbfs, where write(2) is not possible; undefined elsewhere. */
   readonly hugePageBytes: number | undefined;
   /** Bytes that an unprivileged writer can still have; Infinity where the filesystem does not say. */
@@ -25,6 +27,7 @@ export function filesystemOf(path: string): Filesystem {
   const { type, bsize, blocks, bavail } = statfsSync(path);
   return {
     volatile: type === TMPFS || type === RAMFS || type === HUGETLBFS,
+    countsPages: type === TMPFS,
     hugePageBytes: type === HUGETLBFS ? bsize : undefined,
     // A filesystem without a size (hugetlbfs without size=, ramfs) does not say; it is left to run out.
     availableBytes: blocks === 0 ? Infinity : bavail * bsize,
@@ -40,7 +43,10 @@ export function storeFor(
   mayHoldPages: boolean,
 ): RegionStore {
   const { hugePageBytes } = filesystem;
-  if (hugePageBytes === undefined) return new PositionalStore(fd, path, bytes, mayHoldPages);
+  if (hugePageBytes === undefined) {
+    const file = { fd, path, hugePageBytes, countsPages: filesystem.countsPages };
+    return new PositionalStore(file, bytes, mayHoldPages);
+  }
   if (bytes % hugePageBytes !== 0) {
     throw new BallastError(
       ErrorCode.BAD_FILE,
@@ -54,7 +60,7 @@ export function storeFor(
 export function openShared({ file, bytes, mayHoldPages }: SharedStore): RegionStore {
   if (file === undefined) return sinkStore(bytes);
   const { fd, path, hugePageBytes } = file;
-  if (hugePageBytes === undefined) return new PositionalStore(fd, path, bytes, mayHoldPages);
+  if (hugePageBytes === undefined) return new PositionalStore(file, bytes, mayHoldPages);
   return new HugePageStore(fd, path, bytes, hugePageBytes, mayHoldPages);
 }
 

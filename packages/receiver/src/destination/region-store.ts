@@ -1,4 +1,4 @@
-import { readSync, writeSync } from 'node:fs';
+import { fstatSync, readSync, writeSync } from 'node:fs';
 import { BallastError, ErrorCode, systemCode } from '@ballast/shared/errors';
 import { copyRange, punchHole, seekData, seekHole, type Extent } from '@ballast/shared/memory';
 
@@ -18,10 +18,19 @@ export interface ReadableRegion {
   nextData(offset: number): Extent | undefined;
 }
 
+export interface SharedFile {
+  readonly fd: number;
+  readonly path: string;
+  /** Bytes of a page on hugetlbfs; undefined elsewhere. */
+  readonly hugePageBytes: number | undefined;
+  /** Whether the filesystem counts pages as `RegionStore.storedBytes` wants. */
+  readonly countsPages: boolean;
+}
+
 /** A store as a thread hands it to another: all threads of a process share its descriptors. */
 export interface SharedStore {
   /** Undefined for a sink. */
-  readonly file: { readonly fd: number; readonly path: string; readonly hugePageBytes: number | undefined } | undefined;
+  readonly file: SharedFile | undefined;
   readonly bytes: number;
   readonly mayHoldPages: boolean;
 }
@@ -35,6 +44,11 @@ export interface RegionStore extends ReadableRegion {
    * Another may bring another memory, or other pages of this one.
    */
   mayHoldPages: boolean;
+  /**
+   * Bytes of pages that are stored, where the filesystem counts each of them and nothing else, as tmpfs does; undefined
+   * elsewhere.
+   */
+  readonly storedBytes?: number | undefined;
   /** @throws BallastError NO_SPACE, WRITE */
   write(offset: number, from: Buffer): void;
   /**
@@ -57,17 +71,23 @@ export class PositionalStore implements RegionStore {
   mayHoldPages: boolean;
   #fd: number;
   #path: string;
+  #countsPages: boolean;
   #copiesInKernel = true;
 
-  constructor(fd: number, path: string, bytes: number, mayHoldPages: boolean) {
+  constructor({ fd, path, countsPages }: SharedFile, bytes: number, mayHoldPages: boolean) {
     this.#fd = fd;
     this.#path = path;
+    this.#countsPages = countsPages;
     this.bytes = bytes;
     this.mayHoldPages = mayHoldPages;
   }
 
+  get storedBytes(): number | undefined {
+    return this.#countsPages ? fstatSync(this.#fd).blocks * 512 : undefined;
+  }
+
   get shared(): SharedStore {
-    const file = { fd: this.#fd, path: this.#path, hugePageBytes: undefined };
+    const file = { fd: this.#fd, path: this.#path, hugePageBytes: undefined, countsPages: this.#countsPages };
     return { file, bytes: this.bytes, mayHoldPages: this.mayHoldPages };
   }
 
