@@ -35,7 +35,7 @@ export interface FuzzReport {
 /** Sessions at once: most of the time of each is spent waiting. */
 const SESSIONS_AT_ONCE = 24;
 /** No session may take longer, whatever the peer does. */
-const SESSION_LIMIT_MS = 20_000;
+const SESSION_LIMIT_MS = 60_000;
 /** Bytes that the process may grow by over a run, once it is warm. */
 const MAX_GROWTH = 400 << 20;
 const MOST_FINDINGS = 5;
