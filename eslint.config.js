@@ -40,6 +40,7 @@ export default tseslint.config(
     files: ['**/*.js'],
     languageOptions: { globals: { process: 'readonly', console: 'readonly' } },
   },
+  layer('measure', ['memory', 'integrity', 'protocol', 'transport', 'cli']),
   layer('memory', ['integrity', 'protocol', 'transport', 'cli']),
   layer('integrity', ['protocol', 'transport', 'cli']),
   layer('protocol', ['transport', 'cli']),

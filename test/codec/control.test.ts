@@ -33,6 +33,8 @@ const aSummary: fc.Arbitrary<Summary> = fc.record({
 
 const aChannelCount = fc.integer({ min: 0, max: 16 });
 
+const aMachineText = fc.string({ maxLength: 200 });
+
 /** Any message, of every kind. */
 const ARBITRARIES: { readonly [K in ControlKind]: fc.Arbitrary<ControlOf<K>> } = {
   hello: fc.record({
@@ -68,6 +70,20 @@ const ARBITRARIES: { readonly [K in ControlKind]: fc.Arbitrary<ControlOf<K>> } =
     leaves: fc.array(fc.tuple(aByteCount, aByteCount), { minLength: 1, maxLength: 1024 }),
   }),
   verified: fc.record({ kind: fc.constant('verified'), root: bytes(32) }),
+  measure: fc.record({ kind: fc.constant('measure') }),
+  account: fc.record({
+    kind: fc.constant('account'),
+    machine: fc.record({
+      kernel: aMachineText,
+      processor: aMachineText,
+      cores: aByteCount,
+      memoryBytes: aByteCount,
+      node: aMachineText,
+    }),
+    peakBytes: aByteCount,
+    switchPicoseconds: aByteCount,
+    threads: fc.array(fc.array(aByteCount, { minLength: 14, maxLength: 14 }), { minLength: 1, maxLength: 17 }),
+  }),
   probe: fc.record({ kind: fc.constant('probe') }),
   'probe-ready': fc.record({ kind: fc.constant('probe-ready') }),
   'probe-end': fc.record({ kind: fc.constant('probe-end') }),

@@ -1,5 +1,6 @@
 import { BallastError, ErrorCode } from '@ballast/shared/errors';
 import { Dialect, FrameType, MAX_PAYLOAD, type Frame } from '@ballast/shared/protocol';
+import { Cause, type Stopwatch } from '@ballast/shared/measure';
 import type { ReceivedRegion } from './received-region.js';
 
 /** Which bulk frames a stream of each dialect may hold. */
@@ -9,16 +10,29 @@ const ALLOWED: Readonly<Record<Dialect, readonly FrameType[]>> = {
   [Dialect.ranges]: [FrameType.leaves, FrameType.zeroRanges, FrameType.freeRanges],
 };
 
+/** What taking in a frame is, before the stopwatch is told more. */
+const CAUSES: Readonly<Partial<Record<FrameType, Cause>>> = {
+  [FrameType.leaves]: Cause.data,
+  [FrameType.freeRanges]: Cause.sendMap,
+};
+
 /** Applies bulk frames, each to the region that it speaks of. */
 export class FrameApplication {
   readonly #dialect: Dialect;
   readonly #regions: readonly ReceivedRegion[];
   readonly #onDamaged: (region: number, leaf: number) => void;
+  readonly #stopwatch: Stopwatch;
   /** Where pages are read back to. */
   readonly #scratch = Buffer.alloc(MAX_PAYLOAD[FrameType.leaves]);
 
   /** @param onDamaged told of each leaf that is not what was sent */
-  constructor(dialect: Dialect, regions: readonly ReceivedRegion[], onDamaged: (region: number, leaf: number) => void) {
+  constructor(
+    dialect: Dialect,
+    regions: readonly ReceivedRegion[],
+    stopwatch: Stopwatch,
+    onDamaged: (region: number, leaf: number) => void,
+  ) {
+    this.#stopwatch = stopwatch;
     this.#dialect = dialect;
     this.#regions = regions;
     this.#onDamaged = onDamaged;
@@ -39,9 +53,11 @@ export class FrameApplication {
         `the sender sent a frame of type ${type}, which the dialect '${this.#dialect}' does not have`,
       );
     }
+    this.#stopwatch.switchTo(CAUSES[type] ?? Cause.announce);
     if (type === FrameType.leaves) {
       for (const leaf of region.applyLeaves(frame, this.#scratch)) this.#onDamaged(index, leaf);
     } else if (type === FrameType.whiteouts) region.applyWhiteouts(frame);
     else region.applyRanges(frame);
+    this.#stopwatch.switchTo(Cause.data);
   }
 }

@@ -1,6 +1,7 @@
 import { createServer, type Server, type Socket } from 'node:net';
 import type { SecureContextOptions } from 'node:tls';
 import { BallastError, ErrorCode, systemCode } from '@ballast/shared/errors';
+import { Cause, SideMeasurement } from '@ballast/shared/measure';
 import type { ControlOf } from '@ballast/shared/protocol';
 import {
   accept,
@@ -28,6 +29,8 @@ export interface Caller {
   readonly hello: ControlOf<'hello'>;
   /** "ADDRESS:PORT" of the sender. */
   readonly address: string;
+  /** Where this side's time goes, if the sender wants to know. */
+  readonly measurement: SideMeasurement | undefined;
 }
 
 /** Whom a TLS listener lets in. */
@@ -214,10 +217,15 @@ export class Listener {
         this.#channels({ index: opening.index, ...connection.handOver(), greeted: true, address });
         return;
       }
-      const hello = await connection.expect('hello', 'probe');
-      clearTimeout(timer);
-      if (hello.kind === 'hello') this.#introduce({ connection, hello, address });
-      else await this.#probe(connection);
+      const first = await connection.expect('hello', 'measure', 'probe');
+      if (first.kind === 'probe') {
+        clearTimeout(timer);
+        await this.#probe(connection);
+        return;
+      }
+      const measurement = first.kind === 'measure' ? measureConnection(connection) : undefined;
+      const hello = first.kind === 'hello' ? first : await connection.expect('hello');
+      this.#introduce({ connection, hello, address, measurement });
     } catch (error) {
       const reason = BallastError.from(error);
       this.#turnedAway(address, reason);
@@ -280,6 +288,13 @@ export class Listener {
 
 function noSession(): BallastError {
   return new BallastError(ErrorCode.BUSY, 'it wants to become a channel, and there is no session that waits for one');
+}
+
+function measureConnection(connection: Connection): SideMeasurement {
+  const measurement = new SideMeasurement();
+  measurement.stopwatch.switchTo(Cause.agree);
+  connection.stopwatch = measurement.stopwatch;
+  return measurement;
 }
 
 function busy(): BallastError {

@@ -1,7 +1,8 @@
 import { BallastError, ErrorCode } from '@ballast/shared/errors';
 import { everyInterval, type TransferResult } from '@ballast/shared/events';
 import { manifestRoot } from '@ballast/shared/integrity';
-import { MAX_RESEND_LEAVES, type ControlOf, type Dialect } from '@ballast/shared/protocol';
+import { Cause, describeMachine, type SideMeasurement } from '@ballast/shared/measure';
+import { MAX_RESEND_LEAVES, encodeAccount, type ControlOf } from '@ballast/shared/protocol';
 import type { Connection } from '@ballast/shared/transport';
 import { Basis } from './basis.js';
 import { Channels } from './channel/channels.js';
@@ -165,13 +166,14 @@ export class ReceiveSession {
 
   /** The receiver's side of the dialogue, as the data flows. */
   async #transfer(caller: Caller, destination: Destination, listener: Listener): Promise<TransferResult> {
-    const { connection, hello, address } = caller;
+    const { connection, hello, address, measurement } = caller;
+    const { stopwatch } = connection;
     this.#started ??= performance.now();
     const holds = destination.holds || this.#began || this.#old.length > 0;
     if (this.#began) for (const store of destination.stores) store.mayHoldPages = true;
     const bases = destination.stores.map((store, index) => (holds ? new Basis(store, this.#old[index]) : undefined));
     const regions = destination.stores.map(
-      (store, index) => new ReceivedRegion(index, store, destination.readsBack, bases[index]),
+      (store, index) => new ReceivedRegion(index, store, destination.readsBack, bases[index], stopwatch),
     );
     this.#began = destination.readsBack;
     if (hello.channels > 0) this.#openChannels(caller, destination, holds, listener);
@@ -183,7 +185,7 @@ export class ReceiveSession {
     try {
       // What is here is told while what is missing comes in: neither side waits for the other to finish.
       const [end] = await Promise.all([
-        this.#receiveFrames(connection, hello.dialect, regions),
+        this.#receiveFrames(caller, regions),
         channels > 0 ? undefined : tellAll(connection, bases),
       ]);
 
@@ -215,6 +217,10 @@ export class ReceiveSession {
       await destination.publish();
       this.#published = root;
       await connection.sendControl({ kind: 'published' }).catch(() => undefined);
+      if (measurement !== undefined) {
+        const account = encodeAccount(measurement.account(), describeMachine());
+        await connection.sendControl(account).catch(() => undefined);
+      }
       return {
         root: root.toString('hex'),
         memoryBytes: this.#memoryBytes(regions),
@@ -245,11 +251,11 @@ export class ReceiveSession {
 
   /** Applies frames as they come, and asks again for leaves that arrived wrong. Returns the last `end`. */
   async #receiveFrames(
-    connection: Connection,
-    dialect: Dialect,
+    { connection, hello: { dialect }, measurement }: Caller,
     regions: readonly ReceivedRegion[],
   ): Promise<ControlOf<'end'>> {
-    const frames = new FrameApplication(dialect, regions, this.#onDamaged);
+    const frames = new FrameApplication(dialect, regions, connection.stopwatch, this.#onDamaged);
+    connection.stopwatch.switchTo(Cause.data);
     let round = 1;
     for (;;) {
       const { control, frame } = await connection.next();
@@ -264,9 +270,10 @@ export class ReceiveSession {
         round++;
         continue;
       }
+      connection.stopwatch.switchTo(Cause.agree);
       if (control.kind !== 'end')
         throw new BallastError(ErrorCode.PROTOCOL, `the sender sent '${control.kind}' in the middle of the memory`);
-      await this.#absorbChannels(connection, regions);
+      await this.#absorbChannels(connection, regions, measurement);
       for (const region of regions) region.checkComplete();
       const wrong = wrongLeaves(regions);
       if (wrong.length === 0) return control;
@@ -282,12 +289,18 @@ export class ReceiveSession {
     });
   };
 
-  #openChannels({ connection, hello }: Caller, destination: Destination, holds: boolean, listener: Listener): void {
+  #openChannels(
+    { connection, hello, measurement }: Caller,
+    destination: Destination,
+    holds: boolean,
+    listener: Listener,
+  ): void {
     const { onEvent, timeoutMs } = this.#options;
     const channels = Channels.start(
       hello.channels,
       {
         session: hello.session,
+        measure: measurement !== undefined,
         tls: listener.tls,
         timeoutMs: timeoutMs ?? DEFAULT_TIMEOUT_MS,
         dialect: hello.dialect,
@@ -309,13 +322,21 @@ export class ReceiveSession {
   }
 
   /** Puts together what the channels have received; the session's own connection goes on alone. */
-  async #absorbChannels(connection: Connection, regions: readonly ReceivedRegion[]): Promise<void> {
+  async #absorbChannels(
+    connection: Connection,
+    regions: readonly ReceivedRegion[],
+    measurement: SideMeasurement | undefined,
+  ): Promise<void> {
     const channels = this.#channels;
     if (channels === undefined) return;
     const failed = connection.failed().then((failure) => {
       throw failure;
     });
-    for (const parts of await Promise.race([channels.finished(), failed])) {
+    connection.stopwatch.switchTo(Cause.wait);
+    const outcomes = await Promise.race([channels.finished(), failed]);
+    connection.stopwatch.switchTo(Cause.agree);
+    for (const { parts, account } of outcomes) {
+      if (account !== undefined) measurement?.add(account);
       for (const [index, part] of parts.entries()) regions[index]?.absorb(part);
     }
     await this.#closeChannels(new BallastError(ErrorCode.ABORTED, 'the receiver ends'));

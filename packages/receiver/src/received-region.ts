@@ -1,5 +1,6 @@
 import { BallastError, ErrorCode } from '@ballast/shared/errors';
 import { RegionManifest, addEntries, digestOf, entriesOf, type ManifestEntries } from '@ballast/shared/integrity';
+import { Cause, type Stopwatch } from '@ballast/shared/measure';
 import { LEAF_PAGES, LEAF_SIZE, PAGE_SIZE, PageCoverage, type CoveredBlock } from '@ballast/shared/memory';
 import {
   MAX_LEAF_ATTEMPTS,
@@ -42,13 +43,15 @@ export class ReceivedRegion {
   #coverage: PageCoverage;
   /** Whether what is told replaces what was told before: in all live rounds but the first. */
   #replaces = false;
+  readonly #stopwatch: Stopwatch;
   /** Leaves that did not arrive as they were sent, and are expected again: how often each was wrong. */
   readonly #wrong = new Map<number, number>();
   #leaf = Buffer.alloc(LEAF_SIZE);
   #sentBytes = 0;
 
-  constructor(index: number, store: RegionStore, readsBack: boolean, basis: Basis | undefined) {
+  constructor(index: number, store: RegionStore, readsBack: boolean, basis: Basis | undefined, stopwatch: Stopwatch) {
     this.#index = index;
+    this.#stopwatch = stopwatch;
     this.store = store;
     this.#readsBack = readsBack;
     this.#basis = basis;
@@ -99,7 +102,9 @@ export class ReceivedRegion {
   applyLeaves({ header, payload }: Frame, scratch: Buffer): number[] {
     const records = decodeLeafRecords(header, payload, this.store.bytes);
     for (const record of records) this.#expectLeaf(record);
+    this.#stopwatch.switchTo(Cause.store);
     this.#storePages(records, payload, scratch);
+    this.#stopwatch.switchTo(Cause.hash);
     const arrived = this.#readsBack ? scratch : payload;
     return records.filter((record) => !this.#settle(record, arrived)).map((record) => record.leaf);
   }

@@ -1,4 +1,5 @@
 import { nonZeroMask } from '@ballast/shared/integrity';
+import { Cause, noStopwatch, type Stopwatch } from '@ballast/shared/measure';
 import { LEAF_SIZE, PAGE_SIZE, popCount, type ExtentSet } from '@ballast/shared/memory';
 import type { PageReads } from './source/memory-source.js';
 
@@ -25,13 +26,19 @@ const STRETCH_LEAVES = 8;
 export class LeafReader {
   #reads: Pick<PageReads, 'read' | 'isZero'>;
   #scan: ExtentSet;
+  #stopwatch: Stopwatch;
   /** The run of `scan` that is next, and the byte in it. */
   #run = 0;
   #position: number;
 
   /** @param scan bytes to read, whole pages */
-  constructor(reads: Pick<PageReads, 'read' | 'isZero'>, scan: ExtentSet) {
+  constructor(
+    reads: Pick<PageReads, 'read' | 'isZero'>,
+    scan: ExtentSet,
+    stopwatch: Stopwatch = noStopwatch,
+  ) {
     this.#reads = reads;
+    this.#stopwatch = stopwatch;
     this.#scan = scan;
     this.#position = scan.count > 0 ? scan.start(0) : 0;
   }
@@ -49,6 +56,7 @@ export class LeafReader {
    * @throws BallastError SOURCE_CHANGED, READ
    */
   readStretch(memory: Buffer, at: number, maxLeaves: number): ReadLeaf[] {
+    this.#stopwatch.switchTo(Cause.read);
     const planned: { leaf: number; scanned: number; copied: number; at: number }[] = [];
     let end = at;
     let read = { offset: this.#position, at, length: 0 };
@@ -80,6 +88,7 @@ export class LeafReader {
       planned.push({ leaf, scanned, copied, at: leafAt });
     }
     flushRead();
+    this.#stopwatch.switchTo(Cause.scan);
     return planned.map(({ leaf, scanned, copied, at: leafAt }) => {
       const keep = copied === 0 ? 0 : nonZeroMask(memory, leafAt, popCount(copied));
       return { leaf, scanned, mask: deposit(keep, copied), at: leafAt, keep };

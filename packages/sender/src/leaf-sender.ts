@@ -1,5 +1,6 @@
 import { setImmediate } from 'node:timers/promises';
 import { digestOf, pageHints, type RegionManifest } from '@ballast/shared/integrity';
+import { Cause } from '@ballast/shared/measure';
 import { FrameType } from '@ballast/shared/protocol';
 import { PAGE_SIZE, popCount, type ExtentSet } from '@ballast/shared/memory';
 import type { Connection } from '@ballast/shared/transport';
@@ -16,6 +17,8 @@ export interface WalkCounts {
   scannedBytes: number;
   /** Bytes of pages sent. */
   sentBytes: number;
+  /** Bytes of the tables of leaves frames. */
+  tableBytes: number;
 }
 
 /** Milliseconds of work without a pause after which timers and signals get their turn. */
@@ -45,16 +48,20 @@ export interface LeafDestination {
  * @throws BallastError SOURCE_CHANGED, READ, or the connection's failure
  */
 export async function sendLeaves(reads: PageReads, scan: ExtentSet, to: LeafDestination): Promise<void> {
-  const reader = new LeafReader(reads, scan);
+  const { stopwatch } = to.connection;
+  const reader = new LeafReader(reads, scan, stopwatch);
   let batch = await to.pool.take(to.connection);
   let pausedAt = Date.now();
   while (!reader.done) {
     for (const { leaf, scanned, mask, at, keep } of reader.readStretch(batch.memory, batch.filled, batch.room)) {
       to.counts.scannedBytes += popCount(scanned) * PAGE_SIZE;
+      stopwatch.switchTo(Cause.announce);
       const telling = to.announcer.leaf(leaf, scanned, mask);
       if (telling !== undefined) await telling;
       if (mask === 0) continue;
+      stopwatch.switchTo(Cause.data);
       const pages = batch.pack(at, keep);
+      stopwatch.switchTo(Cause.hash);
       const digest = digestOf(pages);
       to.manifest.set(leaf, mask, digest);
       const held = to.holdings === undefined ? undefined : await to.holdings.find(to.region, leaf);
@@ -66,11 +73,13 @@ export async function sendLeaves(reads: PageReads, scan: ExtentSet, to: LeafDest
         batch.add(leaf, mask, sent, batch.pack(batch.filled, differing).length, digest);
       }
     }
+    stopwatch.switchTo(Cause.data);
     if (batch.room === 0) {
       await sendBatch(batch, to);
       batch = await to.pool.take(to.connection);
     }
     if (Date.now() - pausedAt > MAX_BUSY_MS) {
+      stopwatch.switchTo(Cause.wait);
       await setImmediate();
       if (to.connection.failure !== undefined) throw to.connection.failure;
       pausedAt = Date.now();
@@ -78,6 +87,7 @@ export async function sendLeaves(reads: PageReads, scan: ExtentSet, to: LeafDest
   }
   if (batch.count > 0) await sendBatch(batch, to);
   else to.pool.give(batch);
+  stopwatch.switchTo(Cause.announce);
   await to.announcer.finish();
 }
 
@@ -88,6 +98,7 @@ export async function sendBatch(
 ): Promise<void> {
   const { table, pages } = batch.payload();
   counts.sentBytes += pages.length;
+  counts.tableBytes += table.length;
   await connection.send(
     { type: FrameType.leaves, region, count: batch.count, base: batch.base, checked: table, pages },
     () => {

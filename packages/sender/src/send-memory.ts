@@ -2,8 +2,16 @@ import { randomBytes } from 'node:crypto';
 import { BallastError, ErrorCode } from '@ballast/shared/errors';
 import { everyInterval, type SendEvent, type TransferResult } from '@ballast/shared/events';
 import { emptyManifest, manifestRoot, type Manifest, type RegionManifest } from '@ballast/shared/integrity';
+import { Cause, SideMeasurement, type Account, type Machine } from '@ballast/shared/measure';
 import { ExtentSet, LEAF_SIZE, PAGE_SIZE } from '@ballast/shared/memory';
-import { Dialect, MAX_CHANNELS, MAX_REGIONS, SESSION_SIZE, type Summary } from '@ballast/shared/protocol';
+import {
+  Dialect,
+  MAX_CHANNELS,
+  MAX_REGIONS,
+  SESSION_SIZE,
+  decodeAccount,
+  type Summary,
+} from '@ballast/shared/protocol';
 import {
   MIN_BANDWIDTH,
   formatAddress,
@@ -69,6 +77,17 @@ export interface SendOptions {
   /** Ends the transfer; `sendMemory` then throws ABORTED. */
   readonly signal?: AbortSignal;
   readonly onEvent?: (event: SendEvent) => void;
+  /** Told at the end where the time of both sides went. Both measure it only if it is given. */
+  readonly onMeasured?: (measured: TransferMeasurement) => void;
+}
+
+/** What measuring a transfer gives, beside its result. */
+export interface TransferMeasurement {
+  readonly sender: Account;
+  readonly receiver: Account;
+  readonly receiverMachine: Machine;
+  /** Bytes of leaf records on the wire: digests, masks, places. */
+  readonly tableBytes: number;
 }
 
 const DEFAULT_TIMEOUT_MS = 30_000;
@@ -93,10 +112,14 @@ const MAX_RESEND_ROUNDS = 64;
  */
 export async function sendMemory(options: SendOptions): Promise<TransferResult> {
   checkOptions(options);
+  const measurement = options.onMeasured && new SideMeasurement();
+  measurement?.stopwatch.switchTo(Cause.agree);
   const source = MemorySource.open(options.files, options.read);
   try {
+    measurement?.stopwatch.switchTo(Cause.askMap);
     const balloon = readBalloonMap(source, options.balloon ?? [{ kind: 'auto' }]);
-    const session = new Session(source, balloon, options);
+    measurement?.stopwatch.switchTo(Cause.agree);
+    const session = new Session(source, balloon, options, measurement);
     const result = await withRetries(session, {
       retryMs: options.retryMs ?? DEFAULT_RETRY_MS,
       signal: options.signal,
@@ -120,16 +143,23 @@ class Session implements Attempts<TransferResult> {
   readonly #options: SendOptions;
   readonly #strategyName: StrategyName;
   readonly #tls: TlsDialOptions | undefined;
+  readonly #measurement: SideMeasurement | undefined;
   /** What all connections together have cost. */
   readonly #announced: AnnounceCounts = { whiteouts: 0, mapBytes: 0 };
-  readonly #walked: WalkCounts = { scannedBytes: 0, sentBytes: 0 };
+  readonly #walked: WalkCounts = { scannedBytes: 0, sentBytes: 0, tableBytes: 0 };
   #earlierWireBytes = 0;
   /** Of the connection at hand. */
   #channels: Channels | undefined;
   /** The result, from the moment on at which the receiver may have published. */
   #committed: (() => TransferResult) | undefined;
 
-  constructor(source: MemorySource, balloon: BalloonMap, options: SendOptions) {
+  constructor(
+    source: MemorySource,
+    balloon: BalloonMap,
+    options: SendOptions,
+    measurement: SideMeasurement | undefined,
+  ) {
+    this.#measurement = measurement;
     this.#source = source;
     this.#balloon = balloon;
     this.#options = options;
@@ -190,7 +220,15 @@ class Session implements Attempts<TransferResult> {
     const strategy = STRATEGIES[this.#strategyName];
 
     // Which pages need not even be read, and what the destination may have to hold.
+    const measurement = this.#measurement;
+    if (measurement !== undefined) {
+      connection.stopwatch = measurement.stopwatch;
+      await connection.sendControl({ kind: 'measure' });
+    }
+    const { stopwatch } = connection;
+    stopwatch.switchTo(Cause.askMap);
     const plans = identifyPages(strategy.identify, this.#source, this.#balloon);
+    stopwatch.switchTo(Cause.agree);
     const asked = channelsFor(this.#options.channels, {
       plans,
       sharesCores: isLoopback(this.#options.to.host),
@@ -224,6 +262,7 @@ class Session implements Attempts<TransferResult> {
     try {
       // The balloon map once, ahead of all pages, unless the dialect has only whiteouts.
       if (strategy.announce !== Dialect.whiteouts) {
+        stopwatch.switchTo(Cause.sendMap);
         for (const [region, plan] of plans.entries())
           await announceBalloonMap(connection, region, plan.free, this.#announced);
       }
@@ -232,7 +271,10 @@ class Session implements Attempts<TransferResult> {
       const manifest = emptyManifest(regionBytes);
       const pool = new BatchPool(BATCHES, batchLimit(this.#bandwidth));
       if (this.#channels !== undefined) {
-        await Promise.race([this.#channels.finish(manifest), thrown(connection.failed())]);
+        stopwatch.switchTo(Cause.wait);
+        const accounts = await Promise.race([this.#channels.finish(manifest), thrown(connection.failed())]);
+        for (const account of accounts) measurement?.add(account);
+        stopwatch.switchTo(Cause.agree);
         await this.#closeChannels(aborted());
       } else {
         const holdings = holds ? new HoldingsReader(connection, wholeRegions(regionBytes)) : undefined;
@@ -250,6 +292,7 @@ class Session implements Attempts<TransferResult> {
         }
         await holdings?.drain();
       }
+      stopwatch.switchTo(Cause.agree);
       for (const region of regions) region.checkSize();
       const { scannedBytes } = this.#walked;
       if (this.#options.checkSource === true) {
@@ -270,7 +313,7 @@ class Session implements Attempts<TransferResult> {
         }
         if (round === MAX_RESEND_ROUNDS)
           throw new BallastError(ErrorCode.PROTOCOL, `${connection.peer} never stops asking for leaves again`);
-        const again: WalkCounts = { scannedBytes: 0, sentBytes: 0 };
+        const again: WalkCounts = { scannedBytes: 0, sentBytes: 0, tableBytes: 0 };
         for (const [index, region] of regions.entries()) {
           await sendLeaves(region.reads, leavesAgain(answer.leaves, index, planOf(plans, index)), {
             connection,
@@ -283,17 +326,27 @@ class Session implements Attempts<TransferResult> {
           });
         }
         this.#walked.sentBytes += again.sentBytes;
+        this.#walked.tableBytes += again.tableBytes;
       }
 
       // From here on the files may have their names.
       await connection.sendControl({ kind: 'commit' });
       await connection.expect('published');
+      if (measurement !== undefined) await this.#receiveAccount(connection, measurement);
       const result = this.#committed();
       await connection.sendControl({ kind: 'goodbye' });
       return result;
     } finally {
       progress.stop();
     }
+  }
+
+  /** Both sides' accounts; ours ends when the memory is published. */
+  async #receiveAccount(connection: Connection, measurement: SideMeasurement): Promise<void> {
+    const sender = measurement.account();
+    const { account: receiver, machine } = decodeAccount(await connection.expect('account'));
+    const { tableBytes } = this.#walked;
+    this.#options.onMeasured?.({ sender, receiver, receiverMachine: machine, tableBytes });
   }
 
   #openChannels(count: number, holds: boolean, plans: readonly RegionPlan[]): Channels {
@@ -307,6 +360,7 @@ class Session implements Attempts<TransferResult> {
       bandwidth: this.#bandwidth / count,
       inFlightBytes: Math.max(IN_FLIGHT_BYTES / count, MIN_IN_FLIGHT_BYTES),
       session: this.#token,
+      measure: this.#measurement !== undefined,
       dialect: STRATEGIES[this.#strategyName].announce,
       holds,
       regions: regions.map(({ fd, path, bytes, method }) => ({ fd, path, bytes, method })),
@@ -326,6 +380,7 @@ class Session implements Attempts<TransferResult> {
     this.#channels = undefined;
     this.#walked.scannedBytes += channels.scannedBytes;
     this.#walked.sentBytes += channels.sentBytes;
+    this.#walked.tableBytes += channels.tableBytes;
     this.#announced.whiteouts += channels.whiteouts;
     this.#announced.mapBytes += channels.mapBytes;
     this.#earlierWireBytes += channels.wireBytes;

@@ -1,7 +1,6 @@
 import { closeSync } from 'node:fs';
 import { Worker } from 'node:worker_threads';
 import { BallastError, ErrorCode } from '@ballast/shared/errors';
-import type { ReceivedPart } from '../received-region.js';
 import { Gauge, type ChannelConnection, type ChannelOrder, type ChannelReport, type ChannelTask } from './task.js';
 
 /** Milliseconds that a thread has to end by itself when it was told to. */
@@ -16,10 +15,13 @@ export interface ChannelEvents {
   readonly onFailed: (error: BallastError) => void;
 }
 
+/** What a channel has received, and where its time went if that was asked for. */
+type ChannelOutcome = Extract<ChannelReport, { kind: 'finished' }>;
+
 interface Channel {
   readonly worker: Worker;
   readonly gauges: Float64Array;
-  readonly finished: Promise<readonly ReceivedPart[]>;
+  readonly finished: Promise<ChannelOutcome>;
   readonly ended: Promise<void>;
   over: boolean;
 }
@@ -61,7 +63,7 @@ export class Channels {
    * What each channel has received, region by region, once the sender has finished on all of them.
    * @throws BallastError of the first channel that failed
    */
-  async finished(): Promise<readonly (readonly ReceivedPart[])[]> {
+  async finished(): Promise<readonly ChannelOutcome[]> {
     return await Promise.all(this.#channels.map(async ({ finished }) => await finished));
   }
 
@@ -88,7 +90,7 @@ function startChannel(task: Omit<ChannelTask, 'gauges'>, events: ChannelEvents):
       resolve();
     });
   });
-  const finished = new Promise<readonly ReceivedPart[]>((resolve, reject) => {
+  const finished = new Promise<ChannelOutcome>((resolve, reject) => {
     const fail = (error: BallastError): void => {
       reject(error);
       events.onFailed(error);
@@ -102,7 +104,7 @@ function startChannel(task: Omit<ChannelTask, 'gauges'>, events: ChannelEvents):
           events.onStranger(new BallastError(report.code, report.message));
           break;
         case 'finished':
-          resolve(report.parts);
+          resolve(report);
           break;
         case 'failed':
           fail(new BallastError(report.code, report.message));

@@ -1,4 +1,5 @@
 import type { ErrorCode } from '@ballast/shared/errors';
+import type { ThreadAccount } from '@ballast/shared/measure';
 import type { Dialect } from '@ballast/shared/protocol';
 import type { SharedStore } from '../destination/region-store.js';
 import type { ListenerTls } from '../listener.js';
@@ -9,6 +10,8 @@ export interface ChannelTask {
   readonly session: Uint8Array;
   readonly tls: ListenerTls | undefined;
   readonly timeoutMs: number;
+  /** Whether to tell where the thread's time went. */
+  readonly measure: boolean;
   readonly dialect: Dialect;
   readonly stores: readonly SharedStore[];
   /** Whether `read` of the stores gives back what was written. */
@@ -45,7 +48,7 @@ export type ChannelReport =
   /** A connection was turned away, and why. */
   | { readonly kind: 'stranger'; readonly code: ErrorCode; readonly message: string }
   /** The sender has finished: what came, region by region. */
-  | { readonly kind: 'finished'; readonly parts: readonly ReceivedPart[] }
+  | { readonly kind: 'finished'; readonly parts: readonly ReceivedPart[]; readonly account?: ThreadAccount }
   | { readonly kind: 'failed'; readonly code: ErrorCode; readonly message: string };
 
 /** The gauges' places. */

@@ -1,6 +1,7 @@
 import { Socket } from 'node:net';
 import { parentPort, workerData } from 'node:worker_threads';
 import { BallastError, ErrorCode } from '@ballast/shared/errors';
+import { Cause, RunningStopwatch, noStopwatch } from '@ballast/shared/measure';
 import { PREAMBLE } from '@ballast/shared/protocol';
 import { leafCount } from '@ballast/shared/memory';
 import { adopt, byDataEvents, type Connection, type ConnectionOptions } from '@ballast/shared/transport';
@@ -31,11 +32,14 @@ class ChannelThread {
   #join: (connection: Connection) => void = () => undefined;
   #giveUp: (reason: BallastError) => void = () => undefined;
   #channel: Connection | undefined;
+  readonly #stopwatch: RunningStopwatch | undefined;
   #stopped: BallastError | undefined;
   readonly #handshakes: Handshakes | undefined;
 
   constructor(task: ChannelTask, report: (report: ChannelReport) => void) {
     this.#task = task;
+    this.#stopwatch = task.measure ? new RunningStopwatch() : undefined;
+    this.#stopwatch?.switchTo(Cause.wait);
     this.#report = report;
     this.#joined = new Promise((resolve, reject) => {
       this.#join = resolve;
@@ -139,13 +143,16 @@ class ChannelThread {
 
   async #receive(connection: Connection): Promise<void> {
     const { dialect, readsBack, holds, old } = this.#task;
+    const stopwatch = this.#stopwatch ?? noStopwatch;
+    connection.stopwatch = stopwatch;
+    stopwatch.switchTo(Cause.agree);
     const stores = this.#task.stores.map(openShared);
     const bases = stores.map((store, index) => {
       const copy = old[index];
       return holds ? new Basis(store, copy && new OldCopy(copy.fd, copy.path, copy.bytes)) : undefined;
     });
-    const regions = stores.map((store, index) => new ReceivedRegion(index, store, readsBack, bases[index]));
-    const frames = new FrameApplication(dialect, regions, (region, leaf) => {
+    const regions = stores.map((store, index) => new ReceivedRegion(index, store, readsBack, bases[index], stopwatch));
+    const frames = new FrameApplication(dialect, regions, stopwatch, (region, leaf) => {
       this.#report({ kind: 'damaged', region, leaf });
     });
     const gauges = new Float64Array(this.#task.gauges);
@@ -157,6 +164,7 @@ class ChannelThread {
     const answers = new Answers(connection, bases);
     try {
       await connection.sendControl({ kind: 'joined' });
+      stopwatch.switchTo(Cause.data);
       for (;;) {
         const { control, frame } = await connection.next();
         if (frame !== undefined) frames.apply(frame);
@@ -165,7 +173,9 @@ class ChannelThread {
         else throw new BallastError(ErrorCode.PROTOCOL, `the sender sent '${control.kind}' on a channel`);
       }
       await answers.done();
-      this.#report({ kind: 'finished', parts: regions.map((region) => region.part) });
+      const account = this.#stopwatch?.account('channel');
+      const parts = regions.map((region) => region.part);
+      this.#report({ kind: 'finished', parts, ...(account && { account }) });
     } finally {
       readGauges();
       clearInterval(clock);

@@ -1,6 +1,7 @@
 import { Worker } from 'node:worker_threads';
 import { BallastError } from '@ballast/shared/errors';
-import { addEntries, type ManifestEntries, type RegionManifest } from '@ballast/shared/integrity';
+import { addEntries, type RegionManifest } from '@ballast/shared/integrity';
+import type { ThreadAccount } from '@ballast/shared/measure';
 import type { AnnounceCounts } from '../announcer.js';
 import type { WalkCounts } from '../leaf-sender.js';
 import { ChannelGauges } from './gauges.js';
@@ -9,10 +10,13 @@ import type { ChannelReport, ChannelStop, ChannelTask } from './task.js';
 /** Milliseconds that a thread has to end by itself when it was told to. */
 const STOP_MS = 2000;
 
+/** What a channel has sent, and where its time went if that was asked for. */
+type ChannelOutcome = Extract<ChannelReport, { kind: 'finished' }>;
+
 interface Channel {
   readonly worker: Worker;
   readonly gauges: ChannelGauges;
-  readonly finished: Promise<readonly ManifestEntries[]>;
+  readonly finished: Promise<ChannelOutcome>;
   readonly ended: Promise<void>;
 }
 
@@ -40,6 +44,10 @@ export class Channels implements WalkCounts, AnnounceCounts {
     return this.#sum((gauges) => gauges.sentBytes);
   }
 
+  get tableBytes(): number {
+    return this.#sum((gauges) => gauges.tableBytes);
+  }
+
   get whiteouts(): number {
     return this.#sum((gauges) => gauges.whiteouts);
   }
@@ -56,17 +64,21 @@ export class Channels implements WalkCounts, AnnounceCounts {
   /**
    * Resolves when all memory was sent.
    * @param manifest gets the entries of what was sent
+   * @returns where the time of each thread went, if that was asked for
    * @throws BallastError of the first channel that failed
    */
-  async finish(manifest: readonly RegionManifest[]): Promise<void> {
-    await Promise.all(
+  async finish(manifest: readonly RegionManifest[]): Promise<ThreadAccount[]> {
+    const accounts = await Promise.all(
       this.#channels.map(async ({ finished }) => {
-        for (const [index, entries] of (await finished).entries()) {
+        const outcome = await finished;
+        for (const [index, entries] of outcome.entries.entries()) {
           const region = manifest[index];
           if (region !== undefined) addEntries(region, entries);
         }
+        return outcome.account;
       }),
     );
+    return accounts.filter((account) => account !== undefined);
   }
 
   /** Ends all threads, for `reason` where they are not done; resolves when none is left. */
@@ -96,9 +108,9 @@ function startChannel(index: number, task: Omit<ChannelTask, 'index' | 'gauges'>
       resolve();
     });
   });
-  const finished = new Promise<readonly ManifestEntries[]>((resolve, reject) => {
+  const finished = new Promise<ChannelOutcome>((resolve, reject) => {
     worker.on('message', (report: ChannelReport) => {
-      if (report.kind === 'finished') resolve(report.entries);
+      if (report.kind === 'finished') resolve(report);
       if (report.kind === 'failed') reject(new BallastError(report.code, report.message));
     });
     worker.on('error', (error) => {

@@ -1,7 +1,7 @@
 import type { AnnounceCounts } from '../announcer.js';
 import type { WalkCounts } from '../leaf-sender.js';
 
-const Gauge = { scannedBytes: 0, sentBytes: 1, whiteouts: 2, mapBytes: 3, wireBytes: 4 } as const;
+const Gauge = { scannedBytes: 0, sentBytes: 1, whiteouts: 2, mapBytes: 3, wireBytes: 4, tableBytes: 5 } as const;
 const GAUGES = Object.keys(Gauge).length;
 
 /**
@@ -44,6 +44,13 @@ export class ChannelGauges implements WalkCounts, AnnounceCounts {
   }
   set mapBytes(value: number) {
     this.#values[Gauge.mapBytes] = value;
+  }
+
+  get tableBytes(): number {
+    return this.#values[Gauge.tableBytes] ?? 0;
+  }
+  set tableBytes(value: number) {
+    this.#values[Gauge.tableBytes] = value;
   }
 
   /** Both directions. */

@@ -1,5 +1,6 @@
 import type { ErrorCode } from '@ballast/shared/errors';
 import type { ManifestEntries } from '@ballast/shared/integrity';
+import type { ThreadAccount } from '@ballast/shared/measure';
 import type { Dialect } from '@ballast/shared/protocol';
 import type { Address, TlsDialOptions } from '@ballast/shared/transport';
 import type { SharedRegion } from '../source/memory-source.js';
@@ -24,6 +25,8 @@ export interface ChannelTask {
   readonly stretches: SharedStretches;
   /** One Int32: the index of the next stretch that nobody has claimed, shared by all channels. */
   readonly cursor: SharedArrayBuffer;
+  /** Whether to tell where the thread's time went. */
+  readonly measure: boolean;
   /** See ChannelGauges. */
   readonly gauges: SharedArrayBuffer;
 }
@@ -31,7 +34,7 @@ export interface ChannelTask {
 /** What the thread of a channel says to the session. */
 export type ChannelReport =
   /** All that it claimed was sent: what that is, region by region. */
-  | { readonly kind: 'finished'; readonly entries: readonly ManifestEntries[] }
+  | { readonly kind: 'finished'; readonly entries: readonly ManifestEntries[]; readonly account?: ThreadAccount }
   | { readonly kind: 'failed'; readonly code: ErrorCode; readonly message: string };
 
 /** What the session says to the thread of a channel: give up, for this reason. */

@@ -1,6 +1,7 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { BallastError } from '@ballast/shared/errors';
 import { buffersOf, emptyManifest, entriesOf, type RegionManifest } from '@ballast/shared/integrity';
+import { Cause, RunningStopwatch } from '@ballast/shared/measure';
 import { PREAMBLE } from '@ballast/shared/protocol';
 import type { Connection } from '@ballast/shared/transport';
 import { announcerOf } from '../announcer.js';
@@ -25,11 +26,14 @@ async function runChannel(
   stop: AbortSignal,
 ): Promise<void> {
   const { to, tls, connectMs, timeoutMs, inFlightBytes } = task;
+  const stopwatch = task.measure ? new RunningStopwatch() : undefined;
+  stopwatch?.switchTo(Cause.agree);
   const connection = await connectToReceiver(to, {
     ...{ connectMs, timeoutMs, inFlightBytes, tls },
     signal: stop,
     channel: task.index,
   });
+  if (stopwatch !== undefined) connection.stopwatch = stopwatch;
   const onStop = (): void => {
     connection.fail(BallastError.from(stop.reason));
   };
@@ -49,9 +53,11 @@ async function runChannel(
     const manifest = emptyManifest(task.stretches.regionBytes);
     await sendStretches(connection, task, { reads, manifest, gauges });
     await connection.sendControl({ kind: 'finished' });
+    stopwatch?.switchTo(Cause.agree);
     await connection.close();
     readGauges();
-    report({ kind: 'finished', entries: manifest.map(entriesOf) });
+    const account = stopwatch?.account(`channel ${task.index + 1}`);
+    report({ kind: 'finished', entries: manifest.map(entriesOf), ...(account && { account }) });
   } catch (error) {
     const reason = BallastError.from(error);
     await connection.abort(reason);

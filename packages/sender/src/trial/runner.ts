@@ -1,15 +1,15 @@
 import { setTimeout } from 'node:timers/promises';
 import { BallastError, ErrorCode } from '@ballast/shared/errors';
-import { LEAF_RECORD_SIZE, WHITEOUT_SIZE } from '@ballast/shared/protocol';
+import type { Machine } from '@ballast/shared/measure';
+import { WHITEOUT_SIZE } from '@ballast/shared/protocol';
 import type { ProgressEvent, TransferResult } from '@ballast/shared/events';
 import { readTlsIdentity } from '@ballast/shared/transport';
 import { connectToReceiver } from '../connect.js';
-import { sendMemory, type SendOptions } from '../send-memory.js';
+import { sendMemory, type SendOptions, type TransferMeasurement } from '../send-memory.js';
 import { Identify, STRATEGIES } from '../strategy.js';
-import type { MemoryProfile } from './memory-profile.js';
 import type { Cell } from './plan.js';
 import { probeLink, type RawLink } from './raw-link.js';
-import type { RunReport } from './trial-report.js';
+import { mainOf, type RunReport } from './trial-report.js';
 import { wireBytes } from './wire-bytes.js';
 
 /** What is the same for all runs of a trial. */
@@ -55,14 +55,13 @@ export async function measureRun(
   cell: Cell,
   round: number,
   options: RunOptions,
-  profile: MemoryProfile,
   onProgress: (progress: ProgressEvent) => void,
-): Promise<RunReport> {
+): Promise<{ run: RunReport; receiver: Machine }> {
   const { strategy, bandwidth } = cell;
   const { balloon, ...rest } = options;
   const knowsBalloon = STRATEGIES[strategy].identify === Identify.ask;
   return await whileBusy(async () => {
-    const started = performance.now();
+    let measured: TransferMeasurement | undefined;
     const result = await sendMemory({
       ...rest,
       strategy,
@@ -73,30 +72,31 @@ export async function measureRun(
       onEvent(event) {
         if (event.event === 'progress') onProgress(event);
       },
+      onMeasured(measurement) {
+        measured = measurement;
+      },
     });
-    return runReport(round, (performance.now() - started) / 1000, result, profile, knowsBalloon);
+    if (measured === undefined) throw new BallastError(ErrorCode.INTERNAL, 'a transfer ended without its measurement');
+    return { run: runReport(round, result, measured), receiver: measured.receiverMachine };
   });
 }
 
 function runReport(
   round: number,
-  seconds: number,
   result: TransferResult,
-  profile: MemoryProfile,
-  knowsBalloon: boolean,
+  { sender, receiver, tableBytes: hashes }: TransferMeasurement,
 ): RunReport {
-  const hashes = LEAF_RECORD_SIZE * (knowsBalloon ? profile.dataLeaves : profile.dataOrStaleLeaves);
   const whiteouts = WHITEOUT_SIZE * result.whiteouts;
   const control = result.wireBytes - result.sentBytes - hashes - whiteouts - result.mapBytes;
   return {
     round,
-    seconds,
+    seconds: mainOf(sender).seconds,
     wire: wireBytes({ data: result.sentBytes, hashes, whiteouts, map: result.mapBytes, control }),
     whiteoutPages: result.whiteouts,
     scannedPages: result.scannedPages,
     askedPages: result.askedPages,
-    sender: null,
-    receiver: null,
+    sender,
+    receiver,
   };
 }
 

@@ -1,5 +1,5 @@
 import type { ErrorCode } from '@ballast/shared/errors';
-import type { Account, CauseName, Machine, Spread } from '@ballast/shared/measure';
+import type { Account, CauseName, Machine, Spread, ThreadAccount } from '@ballast/shared/measure';
 import type { StrategyName } from '../strategy.js';
 import type { MachineRates, Prediction } from './model.js';
 import type { ProfileKind } from './memory-profile.js';
@@ -84,6 +84,19 @@ export interface RunReport {
   readonly whiteoutPages: number;
   readonly scannedPages: number;
   readonly askedPages: number;
-  readonly sender: Account | null;
-  readonly receiver: Account | null;
+  readonly sender: Account;
+  readonly receiver: Account;
+}
+
+/** The thread whose wall time is that of the transfer. */
+export function mainOf({ threads }: Account): ThreadAccount {
+  const [main] = threads;
+  if (main === undefined) throw new RangeError('an account has no threads');
+  return main;
+}
+
+/** The thread that had most to do: the main one, or with channels the busiest of them. */
+export function busiestOf({ threads }: Account): ThreadAccount {
+  const busy = ({ seconds, causes }: ThreadAccount): number => seconds - causes.wait;
+  return threads.reduce((busiest, thread) => (busy(thread) > busy(busiest) ? thread : busiest));
 }

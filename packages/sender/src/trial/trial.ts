@@ -1,6 +1,14 @@
 import { randomInt } from 'node:crypto';
 import { BallastError } from '@ballast/shared/errors';
-import { describeMachine, median, spread } from '@ballast/shared/measure';
+import {
+  CAUSE_NAMES,
+  describeMachine,
+  median,
+  spread,
+  type Account,
+  type CauseName,
+  type Machine,
+} from '@ballast/shared/measure';
 import { PAGE_SIZE } from '@ballast/shared/memory';
 import { WHITEOUT_SIZE } from '@ballast/shared/protocol';
 import { formatAddress } from '@ballast/shared/transport';
@@ -14,7 +22,7 @@ import { predict, type MachineRates } from './model.js';
 import { cellsOf, planRuns, type Cell, type PlannedRun } from './plan.js';
 import { measureLink, measureRun, type RunOptions } from './runner.js';
 import type { RawLink } from './raw-link.js';
-import type { CellReport, RunReport, TrialReport } from './trial-report.js';
+import { busiestOf, type CauseSeconds, type CellReport, type RunReport, type TrialReport } from './trial-report.js';
 
 export interface TrialOptions extends RunOptions {
   /** Default: all four. */
@@ -97,7 +105,7 @@ export async function runTrial(options: TrialOptions): Promise<TrialReport> {
   const plan = planRuns(cells.length, runs, seed);
   onEvent?.({ event: 'trial-start', seed, runs, cells: cells.map(nameOf) });
   const measured: RunReport[][] = cells.map(() => []);
-  const failure = await makeRuns(plan, cells, measured, options, profile);
+  const { failure, receiver } = await makeRuns(plan, cells, measured, options);
 
   const reports = cells.map((cell, index) => cellReport(cell, measured[index] ?? [], profile, link, machine));
   for (const report of reports) onEvent?.({ event: 'trial-cell', ...report });
@@ -114,7 +122,7 @@ export async function runTrial(options: TrialOptions): Promise<TrialReport> {
       ballast: options.version ?? 'unknown',
       to: formatAddress(options.to),
       sender: describeMachine(),
-      receiver: null,
+      receiver: receiver ?? null,
     },
     memory: { files: options.files, memoryBytes: profile.memoryBytes, bytes: profile.bytes, ...memoryCells(profile) },
     link,
@@ -124,29 +132,31 @@ export async function runTrial(options: TrialOptions): Promise<TrialReport> {
   };
 }
 
-/** Returns what ended the runs before the plan did. */
+/** Returns what the receiver says of its machine, and what ended the runs before the plan did. */
 async function makeRuns(
   plan: readonly PlannedRun[],
   cells: readonly Cell[],
   measured: readonly RunReport[][],
   options: TrialOptions,
-  profile: MemoryProfile,
-): Promise<BallastError | undefined> {
+): Promise<{ receiver: Machine | undefined; failure: BallastError | undefined }> {
   const { onEvent } = options;
+  let receiver: Machine | undefined;
   for (const [done, { cell: index, round }] of plan.entries()) {
     const cell = cells[index];
     if (cell === undefined) continue;
     try {
-      const run = await measureRun(cell, round, options, profile, (progress) => {
+      const made = await measureRun(cell, round, options, (progress) => {
         onEvent?.({ ...progress, phase: `run ${done + 1} of ${plan.length}, ${describeCell(cell)}` });
       });
+      const { run } = made;
+      ({ receiver } = made);
       if (round > 0) measured[index]?.push(run);
       onEvent?.({ event: 'trial-run', counts: round > 0, done: done + 1, of: plan.length, ...nameOf(cell), ...run });
     } catch (error) {
-      return BallastError.from(error);
+      return { receiver, failure: BallastError.from(error) };
     }
   }
-  return undefined;
+  return { receiver, failure: undefined };
 }
 
 function cellReport(
@@ -173,10 +183,23 @@ function cellReport(
     runs,
     seconds,
     wire: middleRun(runs)?.wire ?? null,
-    causes: null,
+    causes:
+      runs.length === 0
+        ? null
+        : {
+            sender: medianCauses(runs.map((run) => run.sender)),
+            receiver: medianCauses(runs.map((run) => run.receiver)),
+          },
     predicted,
     errorPercent: seconds === null ? null : (100 * (predicted.seconds - seconds.median)) / seconds.median,
   };
+}
+
+function medianCauses(accounts: readonly Account[]): CauseSeconds {
+  const threads = accounts.map(busiestOf);
+  return Object.fromEntries(
+    CAUSE_NAMES.map((name) => [name, median(threads.map(({ causes }) => causes[name]))]),
+  ) as Record<CauseName, number>;
 }
 
 /** The run whose time is nearest to the median. */

@@ -127,6 +127,8 @@ export const MAX_RESEND_LEAVES = 1024;
 export const MAX_ROUNDS = 10_000;
 /** Times that the same leaf may arrive wrong before the transfer fails. */
 export const MAX_LEAF_ATTEMPTS = 4;
+/** Characters of what a receiver says about its machine, each. */
+export const MAX_MACHINE_TEXT = 200;
 /** Payload of all filler frames of one probe, in bytes. */
 export const MAX_PROBE_BYTES = 2 ** 36;
 /** Seconds that a receiver gives to one probe. */

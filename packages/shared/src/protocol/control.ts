@@ -15,6 +15,7 @@ import {
   MAX_ROUNDS,
   SESSION_SIZE,
 } from './constants.js';
+import { accountSchema } from './account-message.js';
 import { checkPlain } from './plain-messagepack.js';
 
 /** How the sender announces pages that need not be sent: which frames a stream may hold. */
@@ -149,6 +150,9 @@ const controlSchema = v.variant('kind', [
   v.strictObject({ kind: v.literal('published') }),
   /** The word of publishing arrived. */
   v.strictObject({ kind: v.literal('goodbye') }),
+  /** Before hello: the receiver is to tell at the end where its time went. */
+  v.strictObject({ kind: v.literal('measure') }),
+  accountSchema,
   /** Instead of hello: no memory comes, but filler frames, to learn what the link carries. */
   v.strictObject({ kind: v.literal('probe') }),
   v.strictObject({ kind: v.literal('probe-ready') }),

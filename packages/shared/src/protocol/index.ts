@@ -1,4 +1,5 @@
 export * from './constants.js';
+export { decodeAccount, encodeAccount, type AccountMessage } from './account-message.js';
 export { Dialect, decodeControl, encodeControl } from './control.js';
 export type { ControlKind, ControlMessage, ControlOf, Summary } from './control.js';
 export { FrameDecoder } from './decoder.js';

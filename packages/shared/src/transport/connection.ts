@@ -14,6 +14,7 @@ import {
   type FrameDecoder,
   type Opening,
 } from '../protocol/index.js';
+import { Cause, noStopwatch, type Stopwatch } from '../measure/index.js';
 import { duplicateDescriptor } from './descriptor.js';
 import { UNPACED_SEGMENTS, inFlightLimit, paceSocket } from './pacing.js';
 import { explainHandshake } from './tls-identity.js';
@@ -78,6 +79,8 @@ export interface ConnectionOptions {
  */
 export class Connection {
   readonly peer: string;
+  /** Told when this connection waits for the link; whoever works for it charges its time there, too. */
+  stopwatch: Stopwatch = noStopwatch;
   #socket: Socket;
   #decoder: FrameDecoder;
   #timeoutMs: number;
@@ -224,9 +227,11 @@ export class Connection {
    */
   async flushed(): Promise<void> {
     this.#throwIfFailed();
+    const cause = this.stopwatch.switchTo(Cause.wait);
     await new Promise<void>((resolve) => {
       this.#writers.push(resolve);
     });
+    this.stopwatch.switchTo(cause);
     this.#throwIfFailed();
   }
 
@@ -341,9 +346,11 @@ export class Connection {
 
   /** Resolves when there may be something to read. */
   async #woken(): Promise<void> {
+    const cause = this.stopwatch.switchTo(Cause.wait);
     await new Promise<void>((resolve) => {
       this.#wakeReader = resolve;
     });
+    this.stopwatch.switchTo(cause);
     this.#wakeReader = undefined;
   }
 

@@ -15,7 +15,7 @@ const COLUMNS: readonly Column[] = [
   ['asked_pages', ({ askedPages }) => askedPages],
   ...(['sender', 'receiver'] as const).flatMap((side): Column[] => [
     ...CAUSE_NAMES.map((cause): Column => [`${side}_${cause}_seconds`, (run) => secondsOf(run[side], cause)]),
-    [`${side}_peak_bytes`, (run) => run[side]?.peakBytes ?? ''],
+    [`${side}_peak_bytes`, (run) => run[side].peakBytes],
   ]),
 ];
 
@@ -31,6 +31,6 @@ export function trialCsv({ cells }: TrialReport): string {
 }
 
 /** Of all threads of a side together. */
-function secondsOf(account: Account | null, cause: CauseName): number | string {
-  return account?.threads.reduce((sum, { causes }) => sum + causes[cause], 0) ?? '';
+function secondsOf({ threads }: Account, cause: CauseName): number {
+  return threads.reduce((sum, { causes }) => sum + causes[cause], 0);
 }

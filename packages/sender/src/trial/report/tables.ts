@@ -1,5 +1,5 @@
 import { formatBytes, formatCount, formatDuration, type TextTable } from '@ballast/shared/cli';
-import { CAUSE_NAMES, explainedShare, type Account, type CauseName } from '@ballast/shared/measure';
+import { CAUSE_NAMES, explainedShare, type CauseName } from '@ballast/shared/measure';
 import { WHITEOUT_SIZE } from '@ballast/shared/protocol';
 import { formatBandwidth } from '../bandwidth.js';
 import type { CellReport, TrialReport } from '../trial-report.js';
@@ -110,11 +110,7 @@ export function severalBandwidths(cells: readonly CellReport[]): boolean {
 /** The least share of any thread's wall time that has a name, of all runs; undefined where nobody measured. */
 export function leastExplained({ cells }: TrialReport): number | undefined {
   const shares = cells.flatMap(({ runs }) =>
-    runs.flatMap(({ sender, receiver }) =>
-      [sender, receiver]
-        .filter((account): account is Account => account !== null)
-        .flatMap(({ threads }) => threads.map(explainedShare)),
-    ),
+    runs.flatMap(({ sender, receiver }) => [sender, receiver].flatMap(({ threads }) => threads.map(explainedShare))),
   );
   return shares.length === 0 ? undefined : Math.min(...shares);
 }
@@ -123,11 +119,9 @@ export function leastExplained({ cells }: TrialReport): number | undefined {
 export function costliestMeasuring({ cells }: TrialReport): number | undefined {
   const shares = cells.flatMap(({ runs }) =>
     runs.flatMap(({ sender, receiver }) =>
-      [sender, receiver]
-        .filter((account): account is Account => account !== null)
-        .flatMap(({ threads, switchSeconds }) =>
-          threads.map(({ switches, seconds }) => (switches * switchSeconds) / Math.max(seconds, 1e-9)),
-        ),
+      [sender, receiver].flatMap(({ threads, switchSeconds }) =>
+        threads.map(({ switches, seconds }) => (switches * switchSeconds) / Math.max(seconds, 1e-9)),
+      ),
     ),
   );
   return shares.length === 0 ? undefined : Math.max(...shares);
