@@ -34,7 +34,7 @@ function predictions(
   const link = { bytesPerSecond: bandwidth, roundTripSeconds: 0 };
   const entries = STRATEGY_NAMES.map((strategy) => [
     strategy,
-    predict({ profile, strategy, link, machine: MACHINE, pageSize, headerSize: 9, ...options }),
+    predict({ profile, strategy, link, machine: MACHINE, threads: 1, pageSize, headerSize: 9, ...options }),
   ]);
   return Object.fromEntries(entries) as Record<StrategyName, Prediction>;
 }

@@ -41,6 +41,49 @@ test('whiteouts are 9 bytes for each page where a strategy has them, and none wh
   }
 });
 
+test('the time of each thread of both sides is all accounted for, and nearly all of it has a name', async (t) => {
+  const { report } = await runTrialProgram(t, await trialScene(t), ['--runs', '2', '--bandwidths', '100Mbit']);
+  for (const { strategy, runs } of report.cells) {
+    for (const run of runs) {
+      for (const [side, { threads, peakBytes, switchSeconds }] of Object.entries({
+        sender: run.sender,
+        receiver: run.receiver,
+      })) {
+        t.true(peakBytes > 10 << 20, `${side} has ${peakBytes} bytes`);
+        t.true(switchSeconds > 0 && switchSeconds < 1e-5);
+        t.is(threads[0]?.thread, 'main');
+        for (const { seconds, causes, switches } of threads) {
+          const sum = Object.values(causes).reduce((total, spent) => total + spent, 0);
+          t.true(Math.abs(sum - seconds) < 1e-4, `${strategy}, ${side}: ${sum} s of ${seconds} s`);
+          t.true(causes.other < 0.05 * seconds, `${strategy}, ${side}: ${causes.other} s of ${seconds} s`);
+          t.true(switches > 0);
+        }
+      }
+      // A thin link is what both wait for.
+      const [main] = run.sender.threads;
+      t.true(main !== undefined && main.causes.wait > main.causes.hash);
+      t.is(main?.seconds, run.seconds);
+      t.true(strategy === 'unmodified' || (main?.causes.askMap ?? 0) > 0);
+    }
+  }
+  t.deepEqual(report.environment.receiver, report.environment.sender);
+});
+
+test('with channels each thread has an account of its own', async (t) => {
+  const { report } = await runTrialProgram(t, await trialScene(t), ['--runs', '1', '--channels', '2']);
+  for (const { runs, channels } of report.cells) {
+    t.is(channels, 2);
+    for (const { sender, receiver } of runs) {
+      for (const { threads } of [sender, receiver]) {
+        t.deepEqual(
+          threads.map(({ thread }) => thread),
+          ['main', 'channel 1', 'channel 2'],
+        );
+      }
+    }
+  }
+});
+
 test('the same seed makes the same order of runs, and each round has every combination once', async (t) => {
   const scene = await trialScene(t);
   const orders: string[][] = [];

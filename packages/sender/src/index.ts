@@ -25,7 +25,8 @@ export type { LinkRates, MachineRates, ModelInput, Prediction } from './trial/mo
 export { predictTrial } from './trial/predict-trial.js';
 export type { PredictionOptions } from './trial/predict-trial.js';
 export { runTrial } from './trial/trial.js';
-export type { TrialCell, TrialEvent, TrialOptions } from './trial/trial.js';
+export type { TrialCell } from './trial/setting.js';
+export type { TrialEvent, TrialOptions } from './trial/trial.js';
 export type { TrialReport } from './trial/trial-report.js';
 export { digestMemory, mapMemory } from './survey.js';
 export type { MemoryDigest, PageTotals, RegionMap, SurveyOptions } from './survey.js';

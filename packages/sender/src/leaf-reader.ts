@@ -32,11 +32,7 @@ export class LeafReader {
   #position: number;
 
   /** @param scan bytes to read, whole pages */
-  constructor(
-    reads: Pick<PageReads, 'read' | 'isZero'>,
-    scan: ExtentSet,
-    stopwatch: Stopwatch = noStopwatch,
-  ) {
+  constructor(reads: Pick<PageReads, 'read' | 'isZero'>, scan: ExtentSet, stopwatch: Stopwatch = noStopwatch) {
     this.#reads = reads;
     this.#stopwatch = stopwatch;
     this.#scan = scan;
@@ -76,7 +72,7 @@ export class LeafReader {
         const pages = pageBits((start - leafStart) / PAGE_SIZE, (stop - leafStart) / PAGE_SIZE);
         scanned |= pages;
         this.#advance(stop);
-        if (this.#reads.isZero?.(start, stop - start) === true) continue;
+        if (this.#isZeroInPlace(start, stop - start)) continue;
         copied |= pages;
         if (start !== read.offset + read.length) {
           flushRead();
@@ -93,6 +89,15 @@ export class LeafReader {
       const keep = copied === 0 ? 0 : nonZeroMask(memory, leafAt, popCount(copied));
       return { leaf, scanned, mask: deposit(keep, copied), at: leafAt, keep };
     });
+  }
+
+  /** Whether the bytes were seen to be zero where they are; false where that needs a copy first. */
+  #isZeroInPlace(offset: number, length: number): boolean {
+    if (this.#reads.isZero === undefined) return false;
+    this.#stopwatch.switchTo(Cause.scan);
+    const isZero = this.#reads.isZero(offset, length);
+    this.#stopwatch.switchTo(Cause.read);
+    return isZero;
   }
 
   #more(): boolean {

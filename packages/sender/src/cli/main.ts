@@ -1,13 +1,12 @@
 import { STRATEGY_NAMES } from '../strategy.js';
 import { parseCount, parseMilliseconds, parseRate, parseSeconds, runProgram } from '@ballast/shared/cli';
-import { BallastError, ErrorCode } from '@ballast/shared/errors';
-import { MAX_CHANNELS } from '@ballast/shared/protocol';
 import { MIN_BANDWIDTH, parseAddress } from '@ballast/shared/transport';
 import { Option } from 'commander';
 import { DESTINATION_FINDINGS } from '../live/recover.js';
 import { NO_CONVERGENCE_ACTIONS, SOURCE_AFTER } from '../live/move-guest.js';
 import { parseBalloonOrigin, type BalloonOrigin } from '../balloon/balloon-map.js';
 import { ReadMethod } from '../source/memory-source.js';
+import { parseChannels } from './channels-option.js';
 import { runDigest } from './digest.js';
 import { runMap } from './map.js';
 import { runRecover } from './recover.js';
@@ -135,14 +134,6 @@ Examples:
   ballast-send trial guest.mem --to host-b:7700 --bandwidths 1Gbit,unlimited --report trial.html
 
 A file that is called like a command is given as ./map.`;
-
-/** Undefined for auto. */
-function parseChannels(text: string): number | undefined {
-  if (text === 'auto') return undefined;
-  const channels = Number(text);
-  if (/^[0-9]{1,2}$/.test(text) && channels >= 1 && channels <= MAX_CHANNELS) return channels;
-  throw new BallastError(ErrorCode.USAGE, `'${text}' is no number of channels; expected auto, or 1 to ${MAX_CHANNELS}`);
-}
 
 function balloonOption(): Option {
   return new Option(

@@ -2,6 +2,7 @@ import { parseRate, parseSeconds, parseSize } from '@ballast/shared/cli';
 import { BallastError, ErrorCode } from '@ballast/shared/errors';
 import { MIN_BANDWIDTH, parseAddress } from '@ballast/shared/transport';
 import type { Command } from 'commander';
+import { parseChannels } from './channels-option.js';
 import { STRATEGY_NAMES, type StrategyName } from '../strategy.js';
 import { REPORT_FORMATS, reportFormatOf } from '../trial/report/formats.js';
 
@@ -19,6 +20,9 @@ export function addTrialOptions(command: Command): void {
       '--bandwidths <RATES>',
       'with which caps, such as 1Gbit,10Gbit,unlimited (default: unlimited)',
       (text: string) => list(text).map((rate) => parseRate(rate, MIN_BANDWIDTH)),
+    )
+    .option('--channels <NUMBERS>', 'with how many, such as 1,2 (default: auto)', (text: string) =>
+      list(text).map(parseChannels),
     )
     .option('--runs <N>', 'how often each combination is measured', (text: string) => whole(text, 1, MOST_RUNS), 5)
     .option('--seed <N>', 'the order of the runs, to do them again (default: a new one)', (text: string) =>

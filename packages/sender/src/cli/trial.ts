@@ -5,7 +5,7 @@ import type { Address } from '@ballast/shared/transport';
 import type { BalloonOrigin } from '../balloon/balloon-map.js';
 import type { ReadMethod } from '../source/memory-source.js';
 import type { StrategyName } from '../strategy.js';
-import { formatBandwidth } from '../trial/bandwidth.js';
+import { cellLabel } from '../trial/setting.js';
 import { predictTrial } from '../trial/predict-trial.js';
 import { REPORT_FORMATS, reportFormatOf } from '../trial/report/formats.js';
 import { trialText } from '../trial/report/text.js';
@@ -19,6 +19,7 @@ export interface TrialCliOptions extends CommonOptions {
   readonly read?: ReadMethod;
   readonly strategies: readonly StrategyName[];
   readonly bandwidths?: readonly number[];
+  readonly channels?: readonly (number | undefined)[];
   readonly runs: number;
   readonly seed?: number;
   readonly report?: readonly string[];
@@ -54,9 +55,8 @@ export async function runTrialCommand(options: TrialCliOptions, context: ActionC
   ]);
 }
 
-function runLine({ done, of, strategy, bandwidth, seconds, counts }: TrialEvent & { event: 'trial-run' }): string {
-  const cell = bandwidth === null ? strategy : `${strategy} at ${formatBandwidth(bandwidth)}`;
-  return `run ${done} of ${of}: ${cell}, ${formatDuration(seconds)}${counts ? '' : ' (not counted)'}`;
+function runLine({ done, of, counts, run, ...cell }: TrialEvent & { event: 'trial-run' }): string {
+  return `run ${done} of ${of}: ${cellLabel(cell)}, ${formatDuration(run.seconds)}${counts ? '' : ' (not counted)'}`;
 }
 
 function sentenceOf({ failure, missing }: TrialReport): string {
@@ -81,6 +81,7 @@ async function measured(
     to,
     strategies: options.strategies,
     ...(options.bandwidths && { bandwidths: options.bandwidths }),
+    ...(options.channels && { channels: options.channels }),
     runs: options.runs,
     ...(seed === undefined ? {} : { seed }),
     ...(balloon && { balloon }),

@@ -196,7 +196,7 @@ class LiveMove implements Attempts<LiveResult> {
   readonly #tls: TlsDialOptions | undefined;
   readonly #started = performance.now();
   readonly #announced: AnnounceCounts = { whiteouts: 0, mapBytes: 0 };
-  readonly #walked: WalkCounts = { scannedBytes: 0, sentBytes: 0 };
+  readonly #walked: WalkCounts = { scannedBytes: 0, sentBytes: 0, tableBytes: 0 };
   #stage: MoveStage = MoveStage.rounds;
   #earlierWireBytes = 0;
   #askedPages = 0;

@@ -1,24 +1,22 @@
 import { formatDuration } from '@ballast/shared/cli';
-import { formatBandwidth } from './bandwidth.js';
+import type { StrategyName } from '../strategy.js';
+import { isSameSetting, settingLabel, settingsOf } from './setting.js';
 import type { CellReport } from './trial-report.js';
 
 /**
- * The mail's question for each bandwidth: what does a zero bitmap gain over whiteouts, where the balloon map is asked in
+ * The mail's question for each setting: what does a zero bitmap gain over whiteouts, where the balloon map is asked in
  * both cases? `consult` against `bitmap`, which differ in nothing else.
  */
 export function answersOf(cells: readonly CellReport[]): string[] {
-  const bandwidths = [...new Set(cells.map(({ bandwidth }) => bandwidth))];
-  return bandwidths.flatMap((bandwidth) => {
-    const at = (name: string): CellReport | undefined =>
-      cells.find((cell) => cell.strategy === name && cell.bandwidth === bandwidth);
-    const where = bandwidth === null ? 'Without a limit' : `At ${formatBandwidth(bandwidth)}`;
-    const [whiteouts, bitmap] = [at('consult'), at('bitmap')];
-    const [scan, ask] = [at('unmodified'), at('consult')];
-    const bitmapGain = gain(whiteouts, bitmap);
+  return settingsOf(cells).flatMap((setting) => {
+    const at = (name: StrategyName): CellReport | undefined =>
+      cells.find((cell) => cell.strategy === name && isSameSetting(cell, setting));
+    const bitmapGain = gain(at('consult'), at('bitmap'));
     if (bitmapGain === undefined) return [];
-    const mapGain = gain(scan, ask);
+    const mapGain = gain(at('unmodified'), at('consult'));
     const asking = mapGain === undefined ? '' : `; asking the balloon map instead of scanning gains ${mapGain}`;
-    return [`${where}, a zero bitmap gains ${bitmapGain}${asking}.`];
+    const label = settingLabel(setting, cells);
+    return [`${label === '' ? 'Here' : `With ${label}`}, a zero bitmap gains ${bitmapGain}${asking}.`];
   });
 }
 

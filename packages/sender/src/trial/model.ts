@@ -19,6 +19,8 @@ export interface ModelInput {
   readonly strategy: StrategyName;
   readonly link: LinkRates;
   readonly machine: MachineRates;
+  /** Threads that each side has for pages: each does its share of the work. */
+  readonly threads: number;
   /** Bytes. */
   readonly pageSize: number;
   /** Bytes that announce one empty page: 9, as in QEMU. */
@@ -84,14 +86,15 @@ function treatmentOf(kind: ProfileKind, name: StrategyName): Treatment {
 }
 
 export function predict(input: ModelInput): Prediction {
-  const { profile, strategy, link, machine, pageSize, headerSize } = input;
+  const { profile, strategy, link, machine, threads, pageSize, headerSize } = input;
   const wire = predictWire(input);
   const asks = STRATEGIES[strategy].identify === Identify.ask;
   const overhead = wire.data > 0 ? (wire.data + wire.hashes + HEADER_SIZE) / wire.data : 1;
   const whiteoutBytes = headerSize + HEADER_SIZE / MAX_WHITEOUTS;
 
-  const drainSeconds = Math.max(1 / link.bytesPerSecond, machine.cpuSecondsPerByte + 1 / machine.hashRate);
-  const queue = new Pipeline(link.bytesPerSecond, QUEUE_BYTES * drainSeconds);
+  const takeInSeconds = (machine.cpuSecondsPerByte + 1 / machine.hashRate) / threads;
+  const slackSeconds = QUEUE_BYTES * Math.max(1 / link.bytesPerSecond, takeInSeconds);
+  const queue = new Pipeline(link.bytesPerSecond, slackSeconds);
   let emptyScanSeconds = 0;
   let whiteoutSeconds = 0;
   queue.add(asks ? machine.askSeconds : 0, wire.map, 0);
@@ -104,18 +107,19 @@ export function predict(input: ModelInput): Prediction {
       if (sends) {
         const { dataScanRate, hashRate, cpuSecondsPerByte } = machine;
         const moving = bytes * cpuSecondsPerByte;
-        queue.add(bytes / dataScanRate + bytes / hashRate + moving, bytes * overhead, moving + bytes / hashRate);
+        const sending = bytes / dataScanRate + bytes / hashRate + moving;
+        queue.add(sending / threads, bytes * overhead, (moving + bytes / hashRate) / threads);
         continue;
       }
-      const scanning = scans ? bytes / machine.zeroScanRate : 0;
+      const scanning = scans ? bytes / machine.zeroScanRate / threads : 0;
       emptyScanSeconds += scanning;
       if (tells !== 'whiteout') {
         queue.add(scanning, 0, 0);
         continue;
       }
-      const writing = pages * machine.writeWhiteoutSeconds;
+      const writing = (pages * machine.writeWhiteoutSeconds) / threads;
       whiteoutSeconds += writing + (pages * whiteoutBytes) / link.bytesPerSecond;
-      queue.add(scanning + writing, pages * whiteoutBytes, pages * machine.readWhiteoutSeconds);
+      queue.add(scanning + writing, pages * whiteoutBytes, (pages * machine.readWhiteoutSeconds) / threads);
     }
   }
   return {

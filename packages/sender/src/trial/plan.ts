@@ -5,12 +5,15 @@ export interface Cell {
   readonly strategy: StrategyName;
   /** Bytes a second that the sender allows itself; undefined for no limit. */
   readonly bandwidth: number | undefined;
+  /** Connections that carry pages; undefined to let the sender choose. */
+  readonly channels: number | undefined;
 }
 
 /** What is varied. Every value of one is combined with every value of the others. */
 export interface Variation {
   readonly strategies: readonly StrategyName[];
   readonly bandwidths: readonly (number | undefined)[];
+  readonly channels: readonly (number | undefined)[];
 }
 
 /** A run that is to be made: which cell, and in which round. Round 0 warms up and is not counted. */
@@ -19,8 +22,10 @@ export interface PlannedRun {
   readonly round: number;
 }
 
-export function cellsOf({ strategies, bandwidths }: Variation): Cell[] {
-  return bandwidths.flatMap((bandwidth) => strategies.map((strategy) => ({ strategy, bandwidth })));
+export function cellsOf({ strategies, bandwidths, channels }: Variation): Cell[] {
+  return bandwidths.flatMap((bandwidth) =>
+    channels.flatMap((count) => strategies.map((strategy) => ({ strategy, bandwidth, channels: count }))),
+  );
 }
 
 /**

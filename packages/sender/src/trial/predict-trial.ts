@@ -45,23 +45,27 @@ export async function predictTrial(options: PredictionOptions): Promise<TrialRep
     options.scanRate === undefined
       ? measured
       : { ...measured, dataScanRate: options.scanRate, zeroScanRate: options.scanRate };
-  const cells = cellsOf({ strategies, bandwidths }).map(({ strategy, bandwidth = Infinity }): CellReport => ({
-    strategy,
-    bandwidth: bandwidth === Infinity ? null : bandwidth,
-    runs: [],
-    seconds: null,
-    wire: null,
-    causes: null,
-    predicted: predict({
-      profile,
+  const cells = cellsOf({ strategies, bandwidths, channels: [undefined] }).map(
+    ({ strategy, bandwidth = Infinity }): CellReport => ({
       strategy,
-      link: { bytesPerSecond: Math.min(bandwidth, 1 / machine.cpuSecondsPerByte), roundTripSeconds },
-      machine,
-      pageSize,
-      headerSize,
+      bandwidth: bandwidth === Infinity ? null : bandwidth,
+      channels: null,
+      runs: [],
+      seconds: null,
+      wire: null,
+      causes: null,
+      predicted: predict({
+        profile,
+        strategy,
+        link: { bytesPerSecond: Math.min(bandwidth, 1 / machine.cpuSecondsPerByte), roundTripSeconds },
+        machine,
+        threads: 1,
+        pageSize,
+        headerSize,
+      }),
+      errorPercent: null,
     }),
-    errorPercent: null,
-  }));
+  );
   return {
     format: 1,
     made: new Date().toISOString(),

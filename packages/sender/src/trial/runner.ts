@@ -57,7 +57,7 @@ export async function measureRun(
   options: RunOptions,
   onProgress: (progress: ProgressEvent) => void,
 ): Promise<{ run: RunReport; receiver: Machine }> {
-  const { strategy, bandwidth } = cell;
+  const { strategy, bandwidth, channels } = cell;
   const { balloon, ...rest } = options;
   const knowsBalloon = STRATEGIES[strategy].identify === Identify.ask;
   return await whileBusy(async () => {
@@ -68,6 +68,7 @@ export async function measureRun(
       // Who scans everything does not read the map either.
       balloon: knowsBalloon ? (balloon ?? [{ kind: 'auto' }]) : [{ kind: 'none' }],
       ...(bandwidth === undefined ? {} : { bandwidth }),
+      ...(channels === undefined ? {} : { channels }),
       retryMs: 0,
       onEvent(event) {
         if (event.event === 'progress') onProgress(event);
@@ -90,6 +91,7 @@ function runReport(
   const control = result.wireBytes - result.sentBytes - hashes - whiteouts - result.mapBytes;
   return {
     round,
+    channels: Math.max(1, sender.threads.length - 1),
     seconds: mainOf(sender).seconds,
     wire: wireBytes({ data: result.sentBytes, hashes, whiteouts, map: result.mapBytes, control }),
     whiteoutPages: result.whiteouts,

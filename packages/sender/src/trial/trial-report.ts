@@ -1,9 +1,9 @@
 import type { ErrorCode } from '@ballast/shared/errors';
 import type { Account, CauseName, Machine, Spread, ThreadAccount } from '@ballast/shared/measure';
-import type { StrategyName } from '../strategy.js';
 import type { MachineRates, Prediction } from './model.js';
 import type { ProfileKind } from './memory-profile.js';
 import type { RawLink } from './raw-link.js';
+import type { TrialCell } from './setting.js';
 import type { WireBytes } from './wire-bytes.js';
 
 /** All of a trial, as `--report FILE.json` has it and as every other report is made from. Bytes and seconds throughout. */
@@ -27,7 +27,7 @@ export interface TrialReport {
   readonly link: RawLink | null;
   readonly rates: MachineRates;
   readonly cells: readonly CellReport[];
-  /** What a zero bitmap would gain here, in a sentence for each bandwidth. */
+  /** What a zero bitmap would gain here, in a sentence for each setting. */
   readonly answers: readonly string[];
 }
 
@@ -57,10 +57,7 @@ export interface MemoryCell {
 }
 
 /** One combination, and all that was measured of it. */
-export interface CellReport {
-  readonly strategy: StrategyName;
-  /** Bytes a second that the sender allowed itself; null for no limit. */
-  readonly bandwidth: number | null;
+export interface CellReport extends TrialCell {
   /** Runs that count, in the order in which they were made. */
   readonly runs: readonly RunReport[];
   /** Of all runs; null where there is none. */
@@ -78,6 +75,8 @@ export type CauseSeconds = Readonly<Record<CauseName, number>>;
 
 export interface RunReport {
   readonly round: number;
+  /** Connections that carried pages. */
+  readonly channels: number;
   /** From before the memory file was opened to the receiver's word that all is published. */
   readonly seconds: number;
   readonly wire: WireBytes;

@@ -14,13 +14,13 @@ import { WHITEOUT_SIZE } from '@ballast/shared/protocol';
 import { formatAddress } from '@ballast/shared/transport';
 import { Identify, STRATEGIES, STRATEGY_NAMES, type StrategyName } from '../strategy.js';
 import { answersOf } from './answer.js';
-import { formatBandwidth } from './bandwidth.js';
 import { calibrate, machineRates } from './calibrate.js';
 import { memoryCells } from './memory-cells.js';
 import { profileMemory, type MemoryProfile } from './memory-profile.js';
 import { predict, type MachineRates } from './model.js';
 import { cellsOf, planRuns, type Cell, type PlannedRun } from './plan.js';
 import { measureLink, measureRun, type RunOptions } from './runner.js';
+import { cellLabel, type TrialCell } from './setting.js';
 import type { RawLink } from './raw-link.js';
 import { busiestOf, type CauseSeconds, type CellReport, type RunReport, type TrialReport } from './trial-report.js';
 
@@ -29,6 +29,8 @@ export interface TrialOptions extends RunOptions {
   readonly strategies?: readonly StrategyName[];
   /** Bytes a second that the sender allows itself; Infinity for no limit. Default: no limit. */
   readonly bandwidths?: readonly number[];
+  /** Connections that carry pages; undefined to let the sender choose. Default: that. */
+  readonly channels?: readonly (number | undefined)[];
   /** Runs of each cell that count; one more comes before them. Default: 5. */
   readonly runs?: number;
   /** What the order of the runs follows from. Default: a random one. */
@@ -57,15 +59,14 @@ export type TrialEvent =
       readonly cells: readonly TrialCell[];
     }
   | ({ readonly event: 'trial-link' } & RawLink)
-  | ({ readonly event: 'trial-run'; readonly counts: boolean; readonly done: number; readonly of: number } & TrialCell &
-      RunReport)
+  | ({
+      readonly event: 'trial-run';
+      readonly counts: boolean;
+      readonly done: number;
+      readonly of: number;
+      readonly run: RunReport;
+    } & TrialCell)
   | ({ readonly event: 'trial-cell' } & CellReport);
-
-export interface TrialCell {
-  readonly strategy: StrategyName;
-  /** Bytes a second; null for no limit. */
-  readonly bandwidth: number | null;
-}
 
 const DEFAULT_RUNS = 5;
 
@@ -77,7 +78,7 @@ const DEFAULT_RUNS = 5;
  */
 export async function runTrial(options: TrialOptions): Promise<TrialReport> {
   const { onEvent, signal } = options;
-  const { strategies = STRATEGY_NAMES, bandwidths = [Infinity], runs = DEFAULT_RUNS } = options;
+  const { strategies = STRATEGY_NAMES, bandwidths = [Infinity], channels = [undefined], runs = DEFAULT_RUNS } = options;
   const seed = options.seed ?? randomInt(2 ** 32);
   const made = new Date().toISOString();
   const started = performance.now();
@@ -101,7 +102,8 @@ export async function runTrial(options: TrialOptions): Promise<TrialReport> {
   const machine = machineRates(rates, speed, link.cpuSecondsPerByte);
 
   // Each cell once a round; the first round warms up.
-  const cells = cellsOf({ strategies, bandwidths: bandwidths.map((rate) => (rate === Infinity ? undefined : rate)) });
+  const caps = bandwidths.map((rate) => (rate === Infinity ? undefined : rate));
+  const cells = cellsOf({ strategies, bandwidths: caps, channels });
   const plan = planRuns(cells.length, runs, seed);
   onEvent?.({ event: 'trial-start', seed, runs, cells: cells.map(nameOf) });
   const measured: RunReport[][] = cells.map(() => []);
@@ -146,12 +148,12 @@ async function makeRuns(
     if (cell === undefined) continue;
     try {
       const made = await measureRun(cell, round, options, (progress) => {
-        onEvent?.({ ...progress, phase: `run ${done + 1} of ${plan.length}, ${describeCell(cell)}` });
+        onEvent?.({ ...progress, phase: `run ${done + 1} of ${plan.length}, ${cellLabel(nameOf(cell))}` });
       });
       const { run } = made;
       ({ receiver } = made);
       if (round > 0) measured[index]?.push(run);
-      onEvent?.({ event: 'trial-run', counts: round > 0, done: done + 1, of: plan.length, ...nameOf(cell), ...run });
+      onEvent?.({ event: 'trial-run', counts: round > 0, done: done + 1, of: plan.length, ...nameOf(cell), run });
     } catch (error) {
       return { receiver, failure: BallastError.from(error) };
     }
@@ -174,6 +176,7 @@ function cellReport(
       roundTripSeconds: link.roundTripSeconds,
     },
     machine,
+    threads: middleRun(runs)?.channels ?? cell.channels ?? 1,
     pageSize: PAGE_SIZE,
     headerSize: WHITEOUT_SIZE,
   });
@@ -211,13 +214,9 @@ function middleRun(runs: readonly RunReport[]): RunReport | undefined {
 function missingOf(reports: readonly CellReport[], wanted: number): string[] {
   return reports
     .filter(({ runs }) => runs.length < wanted)
-    .map((cell) => `${describeCell(cell)}: ${wanted - cell.runs.length} of ${wanted} runs`);
+    .map((cell) => `${cellLabel(cell)}: ${wanted - cell.runs.length} of ${wanted} runs`);
 }
 
-function describeCell({ strategy, bandwidth }: Cell | TrialCell): string {
-  return bandwidth === undefined || bandwidth === null ? strategy : `${strategy} at ${formatBandwidth(bandwidth)}`;
-}
-
-function nameOf({ strategy, bandwidth }: Cell): TrialCell {
-  return { strategy, bandwidth: bandwidth ?? null };
+function nameOf({ strategy, bandwidth, channels }: Cell): TrialCell {
+  return { strategy, bandwidth: bandwidth ?? null, channels: channels ?? null };
 }

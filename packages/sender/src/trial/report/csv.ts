@@ -21,9 +21,15 @@ const COLUMNS: readonly Column[] = [
 
 /** A line for each run that counts, and one for a cell that has none. Numbers as JSON has them; nothing needs quotes. */
 export function trialCsv({ cells }: TrialReport): string {
-  const head = ['strategy', 'bandwidth_bytes_per_second', 'predicted_seconds', ...COLUMNS.map(([name]) => name)];
-  const lines = cells.flatMap(({ strategy, bandwidth, predicted, runs }) => {
-    const first = [strategy, bandwidth ?? 'unlimited', predicted.seconds];
+  const head = [
+    'strategy',
+    'bandwidth_bytes_per_second',
+    'channels',
+    'predicted_seconds',
+    ...COLUMNS.map(([name]) => name),
+  ];
+  const lines = cells.flatMap(({ strategy, bandwidth, channels, predicted, runs }) => {
+    const first = [strategy, bandwidth ?? 'unlimited', channels ?? 'auto', predicted.seconds];
     if (runs.length === 0) return [[...first, ...COLUMNS.map(() => '')]];
     return runs.map((run) => [...first, ...COLUMNS.map(([, of]) => of(run))]);
   });

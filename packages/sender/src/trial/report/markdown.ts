@@ -1,11 +1,11 @@
 import { formatBytes, tableMarkdown } from '@ballast/shared/cli';
 import type { Machine } from '@ballast/shared/measure';
 import type { TrialReport } from '../trial-report.js';
-import { causeTable, resultColumns, tableOf } from './tables.js';
+import { causeTables, resultColumns, tableOf } from './tables.js';
 import { closingLines, factLines } from './text.js';
 
 export function trialMarkdown(report: TrialReport): string {
-  const causes = causeTable(report);
+  const causes = causeTables(report);
   return [
     '# Bandwidth trial',
     '',
@@ -17,7 +17,8 @@ export function trialMarkdown(report: TrialReport): string {
     '',
     tableMarkdown(tableOf(report.cells, resultColumns(report))),
     '',
-    ...(causes === undefined ? [] : ['Seconds of wall time by cause, medians:', '', tableMarkdown(causes), '']),
+    ...(causes.length === 0 ? [] : ['Seconds of wall time by cause, medians:', '']),
+    ...causes.flatMap((table) => [tableMarkdown(table), '']),
     ...factLines(report).map((line) => `- ${line}`),
     ...environmentLines(report).map((line) => `- ${line}`),
     '',

@@ -1,7 +1,7 @@
 import { formatBytes, formatCount, formatDuration, type TextTable } from '@ballast/shared/cli';
 import { CAUSE_NAMES, explainedShare, type CauseName } from '@ballast/shared/measure';
 import { WHITEOUT_SIZE } from '@ballast/shared/protocol';
-import { formatBandwidth } from '../bandwidth.js';
+import { isSameSetting, settingLabel, settingsOf } from '../setting.js';
 import type { CellReport, TrialReport } from '../trial-report.js';
 
 /** A column of a table about cells, and how soon it is given up where there is no room: the highest first. */
@@ -18,11 +18,7 @@ export function resultColumns({ cells }: TrialReport): CellColumn[] {
   const measured = cells.some(({ seconds }) => seconds !== null);
   const columns: (CellColumn | false)[] = [
     { head: 'strategy', expendable: 0, cell: ({ strategy }) => strategy },
-    new Set(cells.map(({ bandwidth }) => bandwidth)).size > 1 && {
-      head: 'bandwidth',
-      expendable: 0,
-      cell: ({ bandwidth }) => formatBandwidth(bandwidth),
-    },
+    settingsOf(cells).length > 1 && { head: 'with', expendable: 0, cell: (cell) => settingLabel(cell, cells) },
     measured && {
       head: 'time',
       expendable: 0,
@@ -82,30 +78,32 @@ export const CAUSE_LABELS: Readonly<Record<CauseName, string>> = {
   other: 'unexplained',
 };
 
-/** Where the time went: for each cell a row for each side, in seconds; causes that took no time anywhere are left out. */
-export function causeTable({ cells }: TrialReport): TextTable | undefined {
-  const rows = cells.flatMap(({ strategy, bandwidth, causes }) =>
-    causes === null
-      ? []
-      : (['sender', 'receiver'] as const).map((side) => ({
-          name: [strategy, ...(severalBandwidths(cells) ? [formatBandwidth(bandwidth)] : []), side].join(', '),
-          causes: causes[side],
-        })),
-  );
-  if (rows.length === 0) return undefined;
-  const shown = CAUSE_ORDER.filter((cause) => rows.some(({ causes }) => causes[cause] >= 0.0005));
-  return {
-    head: ['where the time went', ...shown.map((cause) => CAUSE_LABELS[cause])],
-    rows: rows.map(({ name, causes }) => [name, ...shown.map((cause) => causes[cause].toFixed(3))]),
-  };
+/** Where the time of one side went under one setting: causes down, strategies across, in seconds. */
+export function causeTables({ cells }: TrialReport): TextTable[] {
+  return settingsOf(cells).flatMap((setting) => {
+    const group = cells.filter((cell) => isSameSetting(cell, setting) && cell.causes !== null);
+    if (group.length === 0) return [];
+    return (['sender', 'receiver'] as const).map((side): TextTable => {
+      const spent = group.flatMap(({ causes }) => (causes === null ? [] : [causes[side]]));
+      return {
+        head: [
+          [side, settingLabel(setting, cells)].filter((word) => word !== '').join(', '),
+          ...group.map(({ strategy }) => strategy),
+        ],
+        rows: CAUSE_ORDER.filter((cause) => spent.some((causes) => causes[cause] >= LEAST_SHOWN)).map((cause) => [
+          CAUSE_LABELS[cause],
+          ...spent.map((causes) => causes[cause].toFixed(3)),
+        ]),
+      };
+    });
+  });
 }
+
+/** Seconds below which a cause is not worth a line. */
+const LEAST_SHOWN = 0.0005;
 
 /** As the work goes; what is unexplained comes last. */
 export const CAUSE_ORDER: readonly CauseName[] = [...CAUSE_NAMES.filter((name) => name !== 'other'), 'other'];
-
-export function severalBandwidths(cells: readonly CellReport[]): boolean {
-  return new Set(cells.map(({ bandwidth }) => bandwidth)).size > 1;
-}
 
 /** The least share of any thread's wall time that has a name, of all runs; undefined where nobody measured. */
 export function leastExplained({ cells }: TrialReport): number | undefined {

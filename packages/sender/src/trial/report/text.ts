@@ -1,6 +1,6 @@
 import { formatBytes, formatDuration, formatRate, tableText, tableWidth } from '@ballast/shared/cli';
 import type { TrialReport } from '../trial-report.js';
-import { causeTable, costliestMeasuring, leastExplained, resultColumns, tableOf } from './tables.js';
+import { causeTables, costliestMeasuring, leastExplained, resultColumns, tableOf } from './tables.js';
 
 /** The outcome for a terminal of so many columns: what matters least is left out where it does not fit. */
 export function trialText(report: TrialReport, columns: number): string {
@@ -10,31 +10,14 @@ export function trialText(report: TrialReport, columns: number): string {
     if (most.expendable === 0) break;
     kept.splice(kept.indexOf(most), 1);
   }
-  const causes = causeTable(report);
   return [
     ...factLines(report),
     '',
     tableText(tableOf(report.cells, kept)),
-    ...(causes === undefined ? [] : ['', causesInWidth(causes, columns)]),
+    ...causeTables(report).flatMap((table) => ['', tableText(table)]),
     '',
     ...closingLines(report),
   ].join('\n');
-}
-
-/** Too many causes for the line: then one a line, under each side's name. */
-function causesInWidth(
-  causes: { head: readonly string[]; rows: readonly (readonly string[])[] },
-  columns: number,
-): string {
-  if (tableWidth(causes) <= columns) return tableText(causes);
-  const [first = '', ...names] = causes.head;
-  return tableText({
-    head: [first, 'seconds'],
-    rows: causes.rows.flatMap(([side = '', ...seconds]) => [
-      [side, ''],
-      ...names.map((name, index) => [`  ${name}`, seconds[index] ?? '']),
-    ]),
-  });
 }
 
 /** What was measured on what, a line each. */
