@@ -21,6 +21,8 @@ export interface TransferResult {
   readonly wireBytes: number;
   /** Bytes of pages sent, those sent twice counted twice. */
   readonly sentBytes: number;
+  /** Bytes that those pages took on the wire: less than `sentBytes` by what compression saved. */
+  readonly storedBytes: number;
   /** Pages read and scanned for zeros. */
   readonly scannedPages: number;
   /** Pages that the balloon map was asked for. */

@@ -95,7 +95,7 @@ export const FrameType = {
 
 export type FrameType = (typeof FrameType)[keyof typeof FrameType];
 
-/** Bytes of page data that one leaves frame carries at most. */
+/** Bytes of pages that one leaves frame carries at most, counted before they are compressed. */
 export const MAX_BATCH_BYTES = 1 << 20;
 /** Bytes of one entry in a leaves frame's table. */
 export const LEAF_RECORD_SIZE = 48;

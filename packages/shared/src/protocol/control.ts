@@ -1,6 +1,7 @@
 import { Packr } from 'msgpackr';
 import * as v from 'valibot';
 import { BallastError, ErrorCode } from '../errors.js';
+import { Compression } from '../compression/codec.js';
 import { MAX_REGION_BYTES, PAGE_SIZE } from '../memory/page.js';
 import { DIGEST_SIZE } from '../integrity/digest.js';
 import {
@@ -57,6 +58,8 @@ const summarySchema = v.strictObject({
   mapBytes: byteCount,
   /** Bytes of pages that were sent, those sent twice counted twice. */
   sentBytes: byteCount,
+  /** Bytes that those pages took in leaves frames: less than sentBytes where they were compressed. */
+  storedBytes: byteCount,
   /** BLAKE3 of the balloon map that was used, in hexadecimal. */
   mapDigest: v.pipe(v.string(), v.length(2 * DIGEST_SIZE), v.regex(/^[0-9a-f]*$/i)),
 });
@@ -79,6 +82,8 @@ const controlSchema = v.variant('kind', [
       ),
     ),
     dialect: v.picklist(Object.values(Dialect)),
+    /** What leaves may be compressed with; each may still come as it is. */
+    compress: v.picklist(Object.values(Compression)),
     /** At most this many bytes of pages will be sent: what the destination may need. */
     dataBytesAtMost: byteCount,
     /** Connections beside this one that the sender would like to have for the pages; 0: this one carries them. */

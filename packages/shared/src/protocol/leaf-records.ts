@@ -15,15 +15,15 @@ import type { FrameHeader } from './header.js';
  *      +--------+------+------+--------+--------+-------------------------+
  *
  * leaf: index relative to the header's `base`. mask: pages of the leaf that are not zero. sent: those of them whose bytes
- * follow (a subset; the receiver holds the rest already). stored: bytes that follow for this leaf, which is 4096 a
- * page sent unless the session agreed on compression. digest: of all the pages in mask.
+ * follow (a subset; the receiver holds the rest already). stored: bytes that follow for this leaf: 4096 for
+ * each page sent, or less where they are compressed. digest: of all the pages in mask.
  */
 export interface LeafRecord {
   /** Index in the region. */
   readonly leaf: number;
   readonly mask: number;
   readonly sent: number;
-  /** Bytes of this leaf's pages in the frame. */
+  /** Bytes of this leaf in the frame: of its pages, or of what they were compressed to. */
   readonly stored: number;
   /** Where they begin, from the start of the payload. */
   readonly at: number;
@@ -63,9 +63,15 @@ export function leafTableSize(header: FrameHeader): number {
  * The records of a leaves payload, checked: ascending leaves inside the region, masks that fit, lengths that add up to
  * exactly the payload.
  * @param regionBytes size of the region in bytes
+ * @param mayCompress whether a leaf may take less than its pages do
  * @throws BallastError PROTOCOL
  */
-export function decodeLeafRecords(header: FrameHeader, payload: Buffer, regionBytes: number): LeafRecord[] {
+export function decodeLeafRecords(
+  header: FrameHeader,
+  payload: Buffer,
+  regionBytes: number,
+  mayCompress = false,
+): LeafRecord[] {
   const { count, base } = header;
   if (count === 0 || count > MAX_BATCH_LEAVES) throw malformed(`number ${count}; 1 to ${MAX_BATCH_LEAVES} are allowed`);
   let at = count * LEAF_RECORD_SIZE;
@@ -74,6 +80,7 @@ export function decodeLeafRecords(header: FrameHeader, payload: Buffer, regionBy
   const pages = regionBytes / PAGE_SIZE;
   const records: LeafRecord[] = [];
   let previous = -1;
+  let pageBytes = 0;
   for (let index = 0; index < count; index++) {
     const record = index * LEAF_RECORD_SIZE;
     const leaf = base + payload.readUInt32LE(record);
@@ -87,15 +94,16 @@ export function decodeLeafRecords(header: FrameHeader, payload: Buffer, regionBy
       throw malformed(`have pages beyond the region: leaf ${leaf}`);
     if ((sent & ~mask) !== 0) throw malformed(`carry pages outside their mask: leaf ${leaf}`);
     if (payload.readUInt32LE(record + 12) !== 0) throw malformed('set a field that must be zero');
-    if (stored !== popCount(sent) * PAGE_SIZE)
+    const leafBytes = popCount(sent) * PAGE_SIZE;
+    if (stored !== leafBytes && !(mayCompress && stored > 0 && stored < leafBytes))
       throw malformed(`carry ${stored} bytes for ${popCount(sent)} pages: leaf ${leaf}`);
     if (at + stored > payload.length) throw malformed('end inside their pages');
     records.push({ leaf, mask, sent, stored, at, digest: payload.subarray(record + 16, record + 16 + DIGEST_SIZE) });
     at += stored;
+    pageBytes += leafBytes;
     previous = leaf;
   }
   if (at !== payload.length) throw malformed('have bytes after the last page');
-  const pageBytes = at - count * LEAF_RECORD_SIZE;
   if (pageBytes > MAX_BATCH_BYTES)
     throw malformed(`carry ${pageBytes} bytes of pages; at most ${MAX_BATCH_BYTES} are allowed`);
   return records;
