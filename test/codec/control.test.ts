@@ -1,5 +1,6 @@
 import test from 'ava';
 import { fc, testProp } from '@fast-check/ava';
+import { Compression } from '@ballast/shared/compression';
 import { BallastError, ErrorCode } from '@ballast/shared/errors';
 import {
   Dialect,
@@ -28,6 +29,7 @@ const aSummary: fc.Arbitrary<Summary> = fc.record({
   whiteouts: aByteCount,
   mapBytes: aByteCount,
   sentBytes: aByteCount,
+  storedBytes: aByteCount,
   mapDigest: bytes(32).map((digest) => digest.toString('hex')),
 });
 
@@ -48,6 +50,7 @@ const ARBITRARIES: { readonly [K in ControlKind]: fc.Arbitrary<ControlOf<K>> } =
       fc.constantFrom<number[]>([2 ** 46], [2 ** 45, 2 ** 45], [4096]),
     ),
     dialect: fc.constantFrom(...Object.values(Dialect)),
+    compress: fc.constantFrom(...Object.values(Compression)),
     dataBytesAtMost: aByteCount,
     channels: aChannelCount,
     live: fc.boolean(),
@@ -224,6 +227,7 @@ const HELLO: Readonly<Record<string, Packable>> = {
   session: Buffer.alloc(16),
   regions: [4096],
   dialect: 'ranges',
+  compress: 'none',
   dataBytesAtMost: 0,
   channels: 0,
   live: false,
@@ -238,6 +242,7 @@ const SUMMARY: Readonly<Record<string, Packable>> = {
   whiteouts: 0,
   mapBytes: 0,
   sentBytes: 0,
+  storedBytes: 0,
   mapDigest: '0'.repeat(64),
 };
 const END: Readonly<Record<string, Packable>> = { kind: 'end', root: DIGEST, summary: SUMMARY };

@@ -4,6 +4,7 @@ import { existsSync } from 'node:fs';
 import { connect, createServer, type Socket } from 'node:net';
 import test, { type ExecutionContext } from 'ava';
 import { sendMemory } from '@ballast/sender';
+import type { Compression } from '@ballast/shared/compression';
 import type { TransferResult } from '@ballast/shared/events';
 import type { BallastError } from '@ballast/shared/errors';
 import { HINT_SIZE, digestOf, pageHints } from '@ballast/shared/integrity';
@@ -292,6 +293,7 @@ const SUMMARY: Summary = {
   whiteouts: 0,
   mapBytes: 0,
   sentBytes: 0,
+  storedBytes: 0,
   mapDigest: '0'.repeat(64),
 };
 
@@ -300,6 +302,7 @@ async function receiveFrom(
   t: ExecutionContext,
   behave: (connection: Connection) => Promise<void>,
   held?: Layout,
+  compress: Compression = 'none',
 ): Promise<{ ended: TransferResult | BallastError; copy: string }> {
   const { copy } = await scene(t, [{ fill: Fill.hole, pages: 1024 }], 1);
   if (held !== undefined) writeMemoryFile(`${copy}.partial`, held);
@@ -312,6 +315,7 @@ async function receiveFrom(
       session: randomBytes(SESSION_SIZE),
       regions: [LEAVES * LEAF],
       dialect: Dialect.ranges,
+      compress,
       dataBytesAtMost: LEAVES * LEAF,
       channels: 0,
       live: false,

@@ -24,6 +24,7 @@ const RESULT_FIELDS = {
   freeBytes: 'number',
   wireBytes: 'number',
   sentBytes: 'number',
+  storedBytes: 'number',
   scannedPages: 'number',
   askedPages: 'number',
   whiteouts: 'number',

@@ -1,6 +1,7 @@
 import { BallastError, ErrorCode } from '@ballast/shared/errors';
-import { Dialect, FrameType, MAX_PAYLOAD, type Frame } from '@ballast/shared/protocol';
+import { Dialect, FrameType, MAX_PAYLOAD, type ControlOf, type Frame } from '@ballast/shared/protocol';
 import { Cause, type Stopwatch } from '@ballast/shared/measure';
+import { LeafUnpacker } from './leaf-unpacker.js';
 import type { ReceivedRegion } from './received-region.js';
 
 /** Which bulk frames a stream of each dialect may hold. */
@@ -19,6 +20,7 @@ const CAUSES: Readonly<Partial<Record<FrameType, Cause>>> = {
 /** Applies bulk frames, each to the region that it speaks of. */
 export class FrameApplication {
   readonly #dialect: Dialect;
+  readonly #unpacker: LeafUnpacker | undefined;
   readonly #regions: readonly ReceivedRegion[];
   readonly #onDamaged: (region: number, leaf: number) => void;
   readonly #stopwatch: Stopwatch;
@@ -27,13 +29,14 @@ export class FrameApplication {
 
   /** @param onDamaged told of each leaf that is not what was sent */
   constructor(
-    dialect: Dialect,
+    { dialect, compress }: Pick<ControlOf<'hello'>, 'dialect' | 'compress'>,
     regions: readonly ReceivedRegion[],
     stopwatch: Stopwatch,
     onDamaged: (region: number, leaf: number) => void,
   ) {
     this.#stopwatch = stopwatch;
     this.#dialect = dialect;
+    this.#unpacker = LeafUnpacker.for(compress);
     this.#regions = regions;
     this.#onDamaged = onDamaged;
   }
@@ -55,7 +58,7 @@ export class FrameApplication {
     }
     this.#stopwatch.switchTo(CAUSES[type] ?? Cause.announce);
     if (type === FrameType.leaves) {
-      for (const leaf of region.applyLeaves(frame, this.#scratch)) this.#onDamaged(index, leaf);
+      for (const leaf of region.applyLeaves(frame, this.#scratch, this.#unpacker)) this.#onDamaged(index, leaf);
     } else if (type === FrameType.whiteouts) region.applyWhiteouts(frame);
     else region.applyRanges(frame);
     this.#stopwatch.switchTo(Cause.data);

@@ -1,3 +1,4 @@
+import { isAvailable, type Compression } from '@ballast/shared/compression';
 import { BallastError, ErrorCode } from '@ballast/shared/errors';
 import { everyInterval, type TransferResult } from '@ballast/shared/events';
 import { manifestRoot } from '@ballast/shared/integrity';
@@ -78,6 +79,7 @@ export class ReceiveSession {
     signal?.addEventListener('abort', onAbort, { once: true });
     try {
       if (signal?.aborted === true) onAbort();
+      checkCompression(hello.compress);
       return await this.#transfer(caller, this.#destinationFor(hello), listener);
     } catch (error) {
       const reason = await this.#abandonGuest(BallastError.from(error));
@@ -251,10 +253,10 @@ export class ReceiveSession {
 
   /** Applies frames as they come, and asks again for leaves that arrived wrong. Returns the last `end`. */
   async #receiveFrames(
-    { connection, hello: { dialect }, measurement }: Caller,
+    { connection, hello, measurement }: Caller,
     regions: readonly ReceivedRegion[],
   ): Promise<ControlOf<'end'>> {
-    const frames = new FrameApplication(dialect, regions, connection.stopwatch, this.#onDamaged);
+    const frames = new FrameApplication(hello, regions, connection.stopwatch, this.#onDamaged);
     connection.stopwatch.switchTo(Cause.data);
     let round = 1;
     for (;;) {
@@ -304,6 +306,7 @@ export class ReceiveSession {
         tls: listener.tls,
         timeoutMs: timeoutMs ?? DEFAULT_TIMEOUT_MS,
         dialect: hello.dialect,
+        compress: hello.compress,
         stores: destination.stores.map((store) => store.shared),
         readsBack: destination.readsBack,
         holds,
@@ -434,4 +437,13 @@ function openDestination(
   }
   if (options.inPlace === true) return InPlaceFiles.open(options.files, regions, neededBytes);
   return PartialFiles.open({ paths: options.files, regionBytes: regions, force: options.force === true, neededBytes });
+}
+
+/** @throws BallastError MISMATCH when this Node.js cannot restore it */
+function checkCompression(compression: Compression): void {
+  if (isAvailable(compression)) return;
+  throw new BallastError(
+    ErrorCode.MISMATCH,
+    `the sender compresses with ${compression}, which Node.js ${process.version} of the receiver does not have; run 22.15 or newer there, or let the sender compress with lz4`,
+  );
 }

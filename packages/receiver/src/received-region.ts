@@ -12,6 +12,7 @@ import {
   type PageRun,
 } from '@ballast/shared/protocol';
 import { packPages, type Basis } from './basis.js';
+import type { LeafUnpacker, Unpacked } from './leaf-unpacker.js';
 import type { RegionStore } from './destination/region-store.js';
 
 /** Leaves that may be wrong at once; more of them are no accident on the way. */
@@ -96,17 +97,20 @@ export class ReceivedRegion {
   /**
    * Stores the pages of a leaves frame and checks each leaf against its digest.
    * @param scratch as large as the payload: where pages are read back to
+   * @param unpacker undefined where leaves come as they are
    * @returns leaves of this frame that are not what was sent
    * @throws BallastError PROTOCOL, WRITE, NO_SPACE, READ
    */
-  applyLeaves({ header, payload }: Frame, scratch: Buffer): number[] {
-    const records = decodeLeafRecords(header, payload, this.store.bytes);
-    for (const record of records) this.#expectLeaf(record);
+  applyLeaves({ header, payload }: Frame, scratch: Buffer, unpacker: LeafUnpacker | undefined): number[] {
+    const expected = decodeLeafRecords(header, payload, this.store.bytes, unpacker !== undefined);
+    for (const record of expected) this.#expectLeaf(record);
+    const { records, pages, damaged } = unpacker?.unpack(expected, payload) ?? asTheyAre(expected, payload);
     this.#stopwatch.switchTo(Cause.store);
-    this.#storePages(records, payload, scratch);
+    this.#storePages(records, pages, scratch);
     this.#stopwatch.switchTo(Cause.hash);
-    const arrived = this.#readsBack ? scratch : payload;
-    return records.filter((record) => !this.#settle(record, arrived)).map((record) => record.leaf);
+    for (const record of damaged) this.#noteWrong(record);
+    const arrived = this.#readsBack ? scratch : pages;
+    return [...damaged, ...records.filter((record) => !this.#settle(record, arrived))].map((record) => record.leaf);
   }
 
   /** What was received so far. */
@@ -226,13 +230,18 @@ export class ReceivedRegion {
 
   /** Compares what the store has of a leaf by now with what the sender has. */
   #settle(record: LeafRecord, arrived: Buffer): boolean {
-    const { leaf, mask, sent, digest } = record;
+    const { leaf, mask, digest } = record;
     const found = this.#digestNow(record, arrived);
     if (found.equals(digest)) {
       this.#wrong.delete(leaf);
       this.manifest.set(leaf, mask, found);
       return true;
     }
+    this.#noteWrong(record);
+    return false;
+  }
+
+  #noteWrong({ leaf, mask, sent }: LeafRecord): void {
     // Pages that were left out may have been a hint's mistake, which costs the leaf, not an attempt.
     const attempts = (this.#wrong.get(leaf) ?? 0) + (sent === mask ? 1 : 0);
     this.#wrong.set(leaf, attempts);
@@ -242,7 +251,6 @@ export class ReceivedRegion {
         `${this.#wrong.size} leaves are not what was sent, one of them ${attempts} times in a row; check the link, and the memory and the disk of both machines`,
       );
     }
-    return false;
   }
 
   #digestNow({ leaf, mask, sent, at, stored, digest }: LeafRecord, arrived: Buffer): Buffer {
@@ -259,4 +267,8 @@ export class ReceivedRegion {
     this.store.read(offset, bytes);
     return digestOf(packPages(bytes, mask));
   }
+}
+
+function asTheyAre(records: readonly LeafRecord[], pages: Buffer): Unpacked {
+  return { records, pages, damaged: [] };
 }

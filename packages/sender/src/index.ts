@@ -9,6 +9,7 @@ export type {
 } from '@ballast/shared/events';
 export { parseBalloonOrigin } from './balloon/balloon-map.js';
 export type { BalloonOrigin } from './balloon/balloon-map.js';
+export { CompressionChoice } from './compression/choice.js';
 export { NO_CONVERGENCE_ACTIONS, SOURCE_AFTER, forecastMove, moveGuest } from './live/move-guest.js';
 export type { MoveOptions, NoConvergenceAction, SourceAfter } from './live/move-guest.js';
 export { DESTINATION_FINDINGS, recoverGuest } from './live/recover.js';

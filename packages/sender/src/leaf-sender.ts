@@ -17,6 +17,8 @@ export interface WalkCounts {
   scannedBytes: number;
   /** Bytes of pages sent. */
   sentBytes: number;
+  /** Bytes that those take in their frames. */
+  storedBytes: number;
   /** Bytes of the tables of leaves frames. */
   tableBytes: number;
 }
@@ -41,7 +43,7 @@ export interface LeafDestination {
 /**
  * The data path: reads the pages of `scan`, finds the zeros, hashes each leaf, and sends it at once.
  *
- *      file --pread--> batch memory --zero scan--> packed pages --BLAKE3 a leaf--> leaves frame --> socket
+ *      file --pread--> batch memory --zero scan--> packed pages --BLAKE3 a leaf--> (compressed) --> leaves frame --> socket
  *
  * A batch is sent when no further leaf would surely fit, which depends on the pages alone. What is hashed is what is
  * sent: the bytes are read once.
@@ -75,8 +77,7 @@ export async function sendLeaves(reads: PageReads, scan: ExtentSet, to: LeafDest
     }
     stopwatch.switchTo(Cause.data);
     if (batch.room === 0) {
-      await sendBatch(batch, to);
-      batch = await to.pool.take(to.connection);
+      batch = await nextBatch(batch, to);
     }
     if (Date.now() - pausedAt > MAX_BUSY_MS) {
       stopwatch.switchTo(Cause.wait);
@@ -91,13 +92,26 @@ export async function sendLeaves(reads: PageReads, scan: ExtentSet, to: LeafDest
   await to.announcer.finish();
 }
 
+/** What a batch needs on its way out. */
+export type BatchDestination = Pick<LeafDestination, 'connection' | 'pool' | 'region' | 'counts'>;
+
+/** Sends a full batch, and returns the next one to fill. */
+export async function nextBatch(batch: PageBatch, to: BatchDestination): Promise<PageBatch> {
+  const before = performance.now();
+  await sendBatch(batch, to);
+  const next = await to.pool.take(to.connection);
+  to.pool.compression?.sent(performance.now() - before);
+  return next;
+}
+
 /** Sends a frame of leaves; the batch goes back to its pool when the kernel has taken it. */
 export async function sendBatch(
   batch: PageBatch,
-  { connection, pool, region, counts }: Pick<LeafDestination, 'connection' | 'pool' | 'region' | 'counts'>,
+  { connection, pool, region, counts }: BatchDestination,
 ): Promise<void> {
   const { table, pages } = batch.payload();
-  counts.sentBytes += pages.length;
+  counts.sentBytes += batch.pageBytes;
+  counts.storedBytes += pages.length;
   counts.tableBytes += table.length;
   await connection.send(
     { type: FrameType.leaves, region, count: batch.count, base: batch.base, checked: table, pages },

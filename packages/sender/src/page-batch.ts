@@ -1,9 +1,11 @@
 import { LEAF_RECORD_SIZE, MAX_BATCH_BYTES, MAX_BATCH_LEAVES, encodeLeafRecord } from '@ballast/shared/protocol';
 import { LEAF_SIZE, PAGE_SIZE } from '@ballast/shared/memory';
 import type { Connection } from '@ballast/shared/transport';
+import type { LeafCompression } from './compression/leaf-compression.js';
 
 /**
- * One leaves frame in the making: page bytes packed without gaps, and the table that says where they belong.
+ * One leaves frame in the making: page bytes packed without gaps, and the table that says where they belong. Leaves may
+ * be compressed where they lie; how many pages there is room for does not depend on that.
  *
  *      memory   | packed pages of leaves added so far | raw pages just read, not yet classified | room |
  *               0                                 filled                                     MAX_BATCH_BYTES
@@ -15,16 +17,27 @@ export class PageBatch {
   readonly memory = Buffer.from(new ArrayBuffer(MAX_BATCH_BYTES));
   #table = Buffer.alloc(MAX_BATCH_LEAVES * LEAF_RECORD_SIZE);
   #filled = 0;
+  #pageBytes = 0;
   #count = 0;
   #base = 0;
   readonly #limit: number;
+  readonly #compression: LeafCompression | undefined;
 
-  /** @param limit bytes of pages after which it counts as full: a leaf at least, MAX_BATCH_BYTES at most */
-  constructor(limit = MAX_BATCH_BYTES) {
+  /**
+   * @param limit bytes of pages after which it counts as full: a leaf at least, MAX_BATCH_BYTES at most
+   * @param compression undefined where leaves stay as they are
+   */
+  constructor(limit = MAX_BATCH_BYTES, compression?: LeafCompression) {
     this.#limit = limit;
+    this.#compression = compression;
   }
 
-  /** Bytes of packed pages. */
+  /** Bytes of the pages added, before they were compressed. */
+  get pageBytes(): number {
+    return this.#pageBytes;
+  }
+
+  /** Bytes of packed pages, as they are to be sent. */
   get filled(): number {
     return this.#filled;
   }
@@ -41,7 +54,7 @@ export class PageBatch {
 
   /** Leaves that surely fit, however many pages each has. */
   get room(): number {
-    return Math.min(Math.floor((this.#limit - this.#filled) / LEAF_SIZE), MAX_BATCH_LEAVES - this.#count);
+    return Math.min(Math.floor((this.#limit - this.#pageBytes) / LEAF_SIZE), MAX_BATCH_LEAVES - this.#count);
   }
 
   /**
@@ -65,8 +78,12 @@ export class PageBatch {
    */
   add(leaf: number, mask: number, sent: number, sentBytes: number, digest: Uint8Array): void {
     if (this.#count === 0) this.#base = leaf;
-    encodeLeafRecord(this.#table, this.#count, leaf - this.#base, mask, sent, sentBytes, digest);
-    this.#filled += sentBytes;
+    let stored = sentBytes;
+    if (this.#compression !== undefined && sentBytes > 0)
+      stored = this.#compression.shrink(this.memory.subarray(this.#filled, this.#filled + sentBytes));
+    encodeLeafRecord(this.#table, this.#count, leaf - this.#base, mask, sent, stored, digest);
+    this.#filled += stored;
+    this.#pageBytes += sentBytes;
     this.#count++;
   }
 
@@ -80,6 +97,7 @@ export class PageBatch {
 
   clear(): void {
     this.#filled = 0;
+    this.#pageBytes = 0;
     this.#count = 0;
   }
 
@@ -108,14 +126,17 @@ export class BatchPool {
   #free: PageBatch[] = [];
   #unmade: number;
   readonly #limit: number;
+  readonly compression: LeafCompression | undefined;
 
   /**
    * @param size batches, each a little over 1 MiB, made when first needed
    * @param limit bytes of pages after which a batch counts as full
+   * @param compression of the leaves in all of them
    */
-  constructor(size: number, limit: number) {
+  constructor(size: number, limit: number, compression: LeafCompression | undefined) {
     this.#unmade = size;
     this.#limit = limit;
+    this.compression = compression;
   }
 
   /**
@@ -128,7 +149,7 @@ export class BatchPool {
       if (batch !== undefined) return batch;
       if (this.#unmade > 0) {
         this.#unmade--;
-        return new PageBatch(this.#limit);
+        return new PageBatch(this.#limit, this.compression);
       }
       await connection.flushed();
     }

@@ -27,6 +27,7 @@ import { checkSource } from './check-source.js';
 import { Channels } from './channel/channels.js';
 import { channelsFor } from './channel/channel-count.js';
 import { Stretches } from './channel/stretches.js';
+import { CompressionChoice, checkCompression, compressionOf, leafCompression } from './compression/choice.js';
 import { aborted, connectToReceiver } from './connect.js';
 import { HoldingsReader, wholeRegions } from './holdings-reader.js';
 import { sendLeaves, type WalkCounts } from './leaf-sender.js';
@@ -62,6 +63,11 @@ export interface SendOptions {
    * iperf3 counts them. At least MIN_BANDWIDTH. Default: Infinity.
    */
   readonly bandwidth?: number;
+  /**
+   * Whether leaves are compressed on the wire; `auto` for as long as that makes the transfer faster. Not all of the
+   * sizes of what is compressed are secret to whoever listens in, TLS or not. Default: none.
+   */
+  readonly compress?: CompressionChoice;
   /** Reads the source once more at the end and fails when it is not what was sent. */
   readonly checkSource?: boolean;
   /** TLS 1.3 with the files of a directory as QEMU names them: ca-cert.pem, client-cert.pem, client-key.pem. */
@@ -146,7 +152,7 @@ class Session implements Attempts<TransferResult> {
   readonly #measurement: SideMeasurement | undefined;
   /** What all connections together have cost. */
   readonly #announced: AnnounceCounts = { whiteouts: 0, mapBytes: 0 };
-  readonly #walked: WalkCounts = { scannedBytes: 0, sentBytes: 0, tableBytes: 0 };
+  readonly #walked: WalkCounts = { scannedBytes: 0, sentBytes: 0, storedBytes: 0, tableBytes: 0 };
   #earlierWireBytes = 0;
   /** Of the connection at hand. */
   #channels: Channels | undefined;
@@ -169,6 +175,10 @@ class Session implements Attempts<TransferResult> {
       identity: readTlsIdentity(tls.directory, 'client'),
       ...(tls.hostname === undefined ? {} : { hostname: tls.hostname }),
     };
+  }
+
+  get #compress(): CompressionChoice {
+    return this.#options.compress ?? CompressionChoice.none;
   }
 
   get #bandwidth(): number {
@@ -239,6 +249,7 @@ class Session implements Attempts<TransferResult> {
       session: this.#token,
       regions: regionBytes,
       dialect: strategy.announce,
+      compress: compressionOf(this.#compress),
       dataBytesAtMost: dataBytesAtMost(this.#source, plans),
       channels: asked,
       live: false,
@@ -269,7 +280,7 @@ class Session implements Attempts<TransferResult> {
 
       // Every page that may hold something: read, scan, hash, and send what the destination lacks.
       const manifest = emptyManifest(regionBytes);
-      const pool = new BatchPool(BATCHES, batchLimit(this.#bandwidth));
+      const pool = new BatchPool(BATCHES, batchLimit(this.#bandwidth), leafCompression(this.#compress));
       if (this.#channels !== undefined) {
         stopwatch.switchTo(Cause.wait);
         const accounts = await Promise.race([this.#channels.finish(manifest), thrown(connection.failed())]);
@@ -313,7 +324,7 @@ class Session implements Attempts<TransferResult> {
         }
         if (round === MAX_RESEND_ROUNDS)
           throw new BallastError(ErrorCode.PROTOCOL, `${connection.peer} never stops asking for leaves again`);
-        const again: WalkCounts = { scannedBytes: 0, sentBytes: 0, tableBytes: 0 };
+        const again: WalkCounts = { scannedBytes: 0, sentBytes: 0, storedBytes: 0, tableBytes: 0 };
         for (const [index, region] of regions.entries()) {
           await sendLeaves(region.reads, leavesAgain(answer.leaves, index, planOf(plans, index)), {
             connection,
@@ -327,6 +338,7 @@ class Session implements Attempts<TransferResult> {
         }
         this.#walked.sentBytes += again.sentBytes;
         this.#walked.tableBytes += again.tableBytes;
+        this.#walked.storedBytes += again.storedBytes;
       }
 
       // From here on the files may have their names.
@@ -362,6 +374,7 @@ class Session implements Attempts<TransferResult> {
       session: this.#token,
       measure: this.#measurement !== undefined,
       dialect: STRATEGIES[this.#strategyName].announce,
+      compress: this.#compress,
       holds,
       regions: regions.map(({ fd, path, bytes, method }) => ({ fd, path, bytes, method })),
       stretches: Stretches.cut(
@@ -381,6 +394,7 @@ class Session implements Attempts<TransferResult> {
     this.#walked.scannedBytes += channels.scannedBytes;
     this.#walked.sentBytes += channels.sentBytes;
     this.#walked.tableBytes += channels.tableBytes;
+    this.#walked.storedBytes += channels.storedBytes;
     this.#announced.whiteouts += channels.whiteouts;
     this.#announced.mapBytes += channels.mapBytes;
     this.#earlierWireBytes += channels.wireBytes;
@@ -405,6 +419,7 @@ class Session implements Attempts<TransferResult> {
       askedPages: STRATEGIES[this.#strategyName].identify === Identify.ask ? memoryBytes / PAGE_SIZE : 0,
       ...this.#announced,
       sentBytes: this.#walked.sentBytes,
+      storedBytes: this.#walked.storedBytes,
       mapDigest: this.#balloon.digest.toString('hex'),
     };
   }
@@ -510,6 +525,7 @@ function checkOptions(options: SendOptions): void {
       `${options.files.length} memory files were given; at most ${MAX_REGIONS} are possible`,
     );
   }
+  checkCompression(options.compress ?? CompressionChoice.none);
   if (options.bandwidth !== undefined && !(options.bandwidth >= MIN_BANDWIDTH)) {
     throw new BallastError(
       ErrorCode.USAGE,

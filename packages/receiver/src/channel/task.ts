@@ -1,3 +1,4 @@
+import type { Compression } from '@ballast/shared/compression';
 import type { ErrorCode } from '@ballast/shared/errors';
 import type { ThreadAccount } from '@ballast/shared/measure';
 import type { Dialect } from '@ballast/shared/protocol';
@@ -13,6 +14,7 @@ export interface ChannelTask {
   /** Whether to tell where the thread's time went. */
   readonly measure: boolean;
   readonly dialect: Dialect;
+  readonly compress: Compression;
   readonly stores: readonly SharedStore[];
   /** Whether `read` of the stores gives back what was written. */
   readonly readsBack: boolean;

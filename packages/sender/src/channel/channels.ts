@@ -48,6 +48,10 @@ export class Channels implements WalkCounts, AnnounceCounts {
     return this.#sum((gauges) => gauges.tableBytes);
   }
 
+  get storedBytes(): number {
+    return this.#sum((gauges) => gauges.storedBytes);
+  }
+
   get whiteouts(): number {
     return this.#sum((gauges) => gauges.whiteouts);
   }

@@ -1,7 +1,15 @@
 import type { AnnounceCounts } from '../announcer.js';
 import type { WalkCounts } from '../leaf-sender.js';
 
-const Gauge = { scannedBytes: 0, sentBytes: 1, whiteouts: 2, mapBytes: 3, wireBytes: 4, tableBytes: 5 } as const;
+const Gauge = {
+  scannedBytes: 0,
+  sentBytes: 1,
+  whiteouts: 2,
+  mapBytes: 3,
+  wireBytes: 4,
+  tableBytes: 5,
+  storedBytes: 6,
+} as const;
 const GAUGES = Object.keys(Gauge).length;
 
 /**
@@ -29,6 +37,13 @@ export class ChannelGauges implements WalkCounts, AnnounceCounts {
   }
   set sentBytes(value: number) {
     this.#values[Gauge.sentBytes] = value;
+  }
+
+  get storedBytes(): number {
+    return this.#values[Gauge.storedBytes] ?? 0;
+  }
+  set storedBytes(value: number) {
+    this.#values[Gauge.storedBytes] = value;
   }
 
   /** Pages. */

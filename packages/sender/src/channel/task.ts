@@ -3,6 +3,7 @@ import type { ManifestEntries } from '@ballast/shared/integrity';
 import type { ThreadAccount } from '@ballast/shared/measure';
 import type { Dialect } from '@ballast/shared/protocol';
 import type { Address, TlsDialOptions } from '@ballast/shared/transport';
+import type { CompressionChoice } from '../compression/choice.js';
 import type { SharedRegion } from '../source/memory-source.js';
 import type { SharedStretches } from './stretches.js';
 
@@ -19,6 +20,7 @@ export interface ChannelTask {
   readonly bandwidth: number;
   readonly session: Uint8Array;
   readonly dialect: Dialect;
+  readonly compress: CompressionChoice;
   /** Whether the destination holds something: then each stretch is asked about before it is sent. */
   readonly holds: boolean;
   readonly regions: readonly SharedRegion[];

@@ -5,6 +5,7 @@ import { Cause, RunningStopwatch } from '@ballast/shared/measure';
 import { PREAMBLE } from '@ballast/shared/protocol';
 import type { Connection } from '@ballast/shared/transport';
 import { announcerOf } from '../announcer.js';
+import { leafCompression } from '../compression/choice.js';
 import { connectToReceiver } from '../connect.js';
 import { HoldingsReader } from '../holdings-reader.js';
 import { sendLeaves } from '../leaf-sender.js';
@@ -78,7 +79,7 @@ interface ChannelWork {
 async function sendStretches(connection: Connection, task: ChannelTask, work: ChannelWork): Promise<void> {
   const stretches = Stretches.of(task.stretches);
   const cursor = new Int32Array(task.cursor);
-  const pool = new BatchPool(BATCHES, batchLimit(task.bandwidth));
+  const pool = new BatchPool(BATCHES, batchLimit(task.bandwidth), leafCompression(task.compress));
   /** The next stretch, asked about a stretch ahead so that the answer is there when it is needed. */
   const claim = async (): Promise<Stretch | undefined> => {
     const stretch = stretches.at(Atomics.add(cursor, 0, 1));

@@ -5,6 +5,7 @@ import { Option } from 'commander';
 import { DESTINATION_FINDINGS } from '../live/recover.js';
 import { NO_CONVERGENCE_ACTIONS, SOURCE_AFTER } from '../live/move-guest.js';
 import { parseBalloonOrigin, type BalloonOrigin } from '../balloon/balloon-map.js';
+import { CompressionChoice } from '../compression/choice.js';
 import { ReadMethod } from '../source/memory-source.js';
 import { parseChannels } from './channels-option.js';
 import { runDigest } from './digest.js';
@@ -40,6 +41,11 @@ export async function main(argv: readonly string[]): Promise<number> {
         '--bandwidth <RATE>',
         'send no faster than this: bits a second, such as 10Gbit, or bytes a second, such as 500MiB (default: unlimited)',
         (text: string) => parseRate(text, MIN_BANDWIDTH),
+      )
+      .addOption(
+        new Option('--compress <HOW>', 'compress pages on the wire; auto: while that makes the transfer faster')
+          .choices(Object.values(CompressionChoice))
+          .default(CompressionChoice.none),
       )
       .option('--check-source', 'read the source again at the end, and fail if it changed')
       .addOption(timeoutOption())

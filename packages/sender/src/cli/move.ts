@@ -61,6 +61,7 @@ export async function runMove(
   const result = await moveGuest({
     qmp,
     to,
+    compress: options.compress,
     timeoutMs: options.timeout * 1000,
     retryMs: options.retry * 1000,
     ...tlsOptions(options),

@@ -4,6 +4,7 @@ import { describeResult, printable, type ActionContext, type CommonOptions, type
 import type { SendEvent } from '@ballast/shared/events';
 import { formatAddress, type Address } from '@ballast/shared/transport';
 import type { BalloonOrigin } from '../balloon/balloon-map.js';
+import type { CompressionChoice } from '../compression/choice.js';
 import { sendMemory, type SendOptions } from '../send-memory.js';
 import type { ReadMethod } from '../source/memory-source.js';
 import type { StrategyName } from '../strategy.js';
@@ -16,6 +17,7 @@ export interface SendCliOptions extends CommonOptions, MoveCliOptions {
   readonly channels?: number;
   readonly read?: ReadMethod;
   readonly bandwidth?: number;
+  readonly compress: CompressionChoice;
   readonly checkSource?: boolean;
   readonly timeout: number;
   readonly retry: number;
@@ -44,6 +46,7 @@ export async function runSend(options: SendCliOptions, context: ActionContext): 
     files,
     to,
     strategy: options.strategy,
+    compress: options.compress,
     checkSource: options.checkSource ?? false,
     timeoutMs: options.timeout * 1000,
     retryMs: options.retry * 1000,

@@ -92,7 +92,7 @@ export class AutoCompression implements LeafCompression {
     return stored;
   }
 
-  sent(_storedBytes: number, waitedMs: number): void {
+  sent(waitedMs: number): void {
     this.#waitedMs += waitedMs;
     const now = this.#now();
     if (!this.#full) {

@@ -11,7 +11,7 @@ export interface LeafCompression {
    */
   shrink(pages: Buffer): number;
   /** A batch was handed over, for which the walk over the pages had to wait for so many milliseconds. */
-  sent(storedBytes: number, waitedMs: number): void;
+  sent(waitedMs: number): void;
 }
 
 /** Compresses every leaf that gets smaller. */

@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import { Compression } from '@ballast/shared/compression';
 import { BallastError } from '@ballast/shared/errors';
 import { Dialect } from '@ballast/shared/protocol';
 import type { Address, TlsDialOptions } from '@ballast/shared/transport';
@@ -46,6 +47,7 @@ async function askOnce({ to, tls, session, regions, timeoutMs }: Question): Prom
       session,
       regions: [...regions],
       dialect: Dialect.ranges,
+      compress: Compression.none,
       dataBytesAtMost: 0,
       channels: 0,
       live: true,

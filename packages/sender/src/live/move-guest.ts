@@ -19,6 +19,7 @@ import {
 } from '@ballast/shared/transport';
 import { announceBalloonMap, announcerOf, type AnnounceCounts } from '../announcer.js';
 import { readBalloonMap, type BalloonMap } from '../balloon/balloon-map.js';
+import { CompressionChoice, checkCompression, compressionOf, leafCompression } from '../compression/choice.js';
 import { aborted, connectToReceiver } from '../connect.js';
 import { HoldingsReader, wholeRegions } from '../holdings-reader.js';
 import { sendLeaves, type WalkCounts } from '../leaf-sender.js';
@@ -58,6 +59,8 @@ export interface MoveOptions {
   readonly threads?: number;
   /** Bytes a second that the connection may take. Default: no limit. */
   readonly bandwidth?: number;
+  /** As in SendOptions. */
+  readonly compress?: CompressionChoice;
   /** Where the record for `recoverGuest` is kept. Default: in the runtime folder, named after the monitor. */
   readonly record?: string;
   readonly tls?: { readonly directory: string; readonly hostname?: string };
@@ -86,6 +89,7 @@ const TELLING_BYTES = 8 << 20;
  * @throws BallastError with a code of docs/errors.md
  */
 export async function moveGuest(options: MoveOptions): Promise<LiveResult> {
+  checkCompression(options.compress ?? CompressionChoice.none);
   const record = options.record ?? recordPath(options.qmp);
   refuseUnfinished(record, options.qmp);
   const guest = await SourceGuest.open(options.qmp);
@@ -196,7 +200,7 @@ class LiveMove implements Attempts<LiveResult> {
   readonly #tls: TlsDialOptions | undefined;
   readonly #started = performance.now();
   readonly #announced: AnnounceCounts = { whiteouts: 0, mapBytes: 0 };
-  readonly #walked: WalkCounts = { scannedBytes: 0, sentBytes: 0, tableBytes: 0 };
+  readonly #walked: WalkCounts = { scannedBytes: 0, sentBytes: 0, storedBytes: 0, tableBytes: 0 };
   #stage: MoveStage = MoveStage.rounds;
   #earlierWireBytes = 0;
   #askedPages = 0;
@@ -278,6 +282,7 @@ class LiveMove implements Attempts<LiveResult> {
 
   /** The sender's side of a live move, as the data flows. */
   async #move(connection: Connection): Promise<LiveResult> {
+    const { bandwidth = Infinity, compress = CompressionChoice.none } = this.#options;
     const { regions } = this.#source;
     const regionBytes = regions.map((region) => region.bytes);
     await connection.sendControl({
@@ -285,6 +290,7 @@ class LiveMove implements Attempts<LiveResult> {
       session: this.#token,
       regions: regionBytes,
       dialect: Dialect.ranges,
+      compress: compressionOf(compress),
       dataBytesAtMost: regions.reduce((sum, { bytes, allocatedBytes }) => sum + Math.min(bytes, allocatedBytes), 0),
       // The rounds after the first carry little, and the device state must come after them: one connection does.
       channels: 0,
@@ -301,7 +307,7 @@ class LiveMove implements Attempts<LiveResult> {
     const holdings = welcome.holds ? new HoldingsReader(connection, wholeRegions(regionBytes)) : undefined;
 
     const sent = regions.map((region) => new SentRegion(region));
-    const pool = new BatchPool(BATCHES, batchLimit(this.#options.bandwidth ?? Infinity));
+    const pool = new BatchPool(BATCHES, batchLimit(bandwidth), leafCompression(compress));
     const rounds: LiveRound[] = [];
     const { downtimeLimitMs = DEFAULT_DOWNTIME_MS, maxRounds = DEFAULT_MAX_ROUNDS } = this.#options;
     const convergence = new Convergence(downtimeLimitMs, maxRounds);
@@ -617,6 +623,7 @@ class LiveMove implements Attempts<LiveResult> {
       askedPages: this.#askedPages,
       ...this.#announced,
       sentBytes: this.#walked.sentBytes,
+      storedBytes: this.#walked.storedBytes,
       mapDigest: this.#balloon.digest.toString('hex'),
     };
   }

@@ -4,7 +4,7 @@ import { ExtentSet, LEAF_PAGES, LEAF_SIZE, PAGE_SIZE, leafCount, popCount } from
 import type { Connection } from '@ballast/shared/transport';
 import { announceBalloonMap, announcerOf, type AnnounceCounts } from '../announcer.js';
 import { LeafReader } from '../leaf-reader.js';
-import { sendBatch, type WalkCounts } from '../leaf-sender.js';
+import { nextBatch, sendBatch, type WalkCounts } from '../leaf-sender.js';
 import type { BatchPool } from '../page-batch.js';
 import { differingPages } from '../page-difference.js';
 import type { SourceRegion } from '../source/memory-source.js';
@@ -125,8 +125,7 @@ export class SentRegion {
         this.#setHints(leaf, hints);
       }
       if (batch.room === 0) {
-        await sendBatch(batch, to);
-        batch = await pool.take(connection);
+        batch = await nextBatch(batch, to);
       }
     }
     if (batch.count > 0) await sendBatch(batch, to);
