@@ -253,9 +253,9 @@ const MESSAGES: readonly ControlVector[] = [
       channels: 2,
       live: false,
     },
-    header: '01 00 0000 00000000 7c000000 00000000 0000000000000000 7ed9b0b6 368d4e52',
+    header: '01 00 0000 00000000 89000000 00000000 0000000000000000 8f0b3bd3 f6028f88',
     payload: bytesOf(
-      `de0007 ${KIND} a5 68656c6c6f`,
+      `de0008 ${KIND} a5 68656c6c6f`,
       `${text('session')} c410 f0f1f2f3f4f5f6f7f8f9fafbfcfdfeff`,
       `${text('regions')} 94 cd1000 ce80000000 cb41f0000000000000 cb4270000000000000`,
       `${text('dialect')} ${text('ranges')}`,
@@ -312,7 +312,7 @@ const MESSAGES: readonly ControlVector[] = [
         mapDigest: MAP_DIGEST,
       },
     },
-    header: '01 00 0000 05000000 05010000 00000000 0000000000000000 1467fd48 f46a78de',
+    header: '01 00 0000 05000000 14010000 00000000 0000000000000000 40400ca8 8300198f',
     payload: bytesOf(
       `de0003 ${KIND} a3 656e64`,
       `${text('root')} c420`,

@@ -272,3 +272,32 @@ for (const { what, records = [{}], base = 0, count, spoil, regionBytes = LARGEST
     });
   });
 }
+
+test('a leaf may take less than its pages only where it may be compressed, but never nothing', (t) => {
+  const table = Buffer.alloc(48);
+  const decode = (stored: number, mayCompress: boolean): LeafRecord[] => {
+    encodeLeafRecord(table, 0, 0, 0x0007, 0x0005, stored, DIGEST);
+    const payload = Buffer.concat([table, Buffer.alloc(stored)]);
+    return decodeLeafRecords(headerOf(1, 0, payload.length), payload, LARGEST_REGION, mayCompress);
+  };
+  for (const stored of [1, 100, 8191]) {
+    t.like(decode(stored, true)[0], { sent: 5, stored, at: 48 });
+    t.throws(() => decode(stored, false), { message: /bytes for 2 pages/ });
+  }
+  t.like(decode(8192, true)[0], { sent: 5, stored: 8192 });
+  for (const stored of [0, 8193]) t.throws(() => decode(stored, true), { message: /bytes for 2 pages/ });
+});
+
+test('what a frame carries is counted before it is compressed', (t) => {
+  const payloadFor = (leaves: number): Buffer => {
+    const table = Buffer.alloc(48 * leaves);
+    for (let leaf = 0; leaf < leaves; leaf++) encodeLeafRecord(table, leaf, leaf, 0xffff, 0xffff, 10, DIGEST);
+    return Buffer.concat([table, Buffer.alloc(10 * leaves)]);
+  };
+  const decode = (leaves: number): LeafRecord[] => {
+    const payload = payloadFor(leaves);
+    return decodeLeafRecords(headerOf(leaves, 0, payload.length), payload, LARGEST_REGION, true);
+  };
+  t.is(decode(16).length, 16);
+  t.throws(() => decode(17), { message: /carry 1114112 bytes of pages/ });
+});

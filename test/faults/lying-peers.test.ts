@@ -4,7 +4,7 @@ import { existsSync } from 'node:fs';
 import { connect, createServer, type Socket } from 'node:net';
 import test, { type ExecutionContext } from 'ava';
 import { sendMemory } from '@ballast/sender';
-import type { Compression } from '@ballast/shared/compression';
+import { codecOf, isAvailable, type Compression } from '@ballast/shared/compression';
 import type { TransferResult } from '@ballast/shared/events';
 import type { BallastError } from '@ballast/shared/errors';
 import { HINT_SIZE, digestOf, pageHints } from '@ballast/shared/integrity';
@@ -462,5 +462,94 @@ test('a sender that commits before anything was verified is given up', async (t)
     await connection.sendControl({ kind: 'commit' });
   });
   t.is(codeOf(ended), 'E_PROTOCOL', messageOf(ended));
+  t.false(existsSync(copy));
+});
+
+/** Sends a leaf with all of its pages in so many bytes, whatever they are. */
+async function sendStored(connection: Connection, leaf: number, stored: Buffer): Promise<void> {
+  const table = Buffer.alloc(LEAF_RECORD_SIZE);
+  encodeLeafRecord(
+    table,
+    0,
+    0,
+    0xffff,
+    0xffff,
+    stored.length,
+    digestOf(CONTENTS.subarray(leaf * LEAF, (leaf + 1) * LEAF)),
+  );
+  await connection.send({ type: FrameType.leaves, count: 1, base: leaf, checked: table, pages: stored });
+}
+
+const LEAF_0 = CONTENTS.subarray(0, LEAF);
+const COMPRESSED = codecOf('lz4')?.compress(LEAF_0) ?? Buffer.alloc(0);
+
+for (const [what, stored] of Object.entries({
+  'that claim to be 4 GiB': Buffer.alloc(272, 0xff),
+  'that claim to be another length': Buffer.concat([Buffer.from([1]), COMPRESSED.subarray(1)]),
+  'that were cut off': COMPRESSED.subarray(0, -1),
+  'that are followed by others': Buffer.concat([COMPRESSED, Buffer.alloc(1)]),
+  'of another leaf': codecOf('lz4')?.compress(Buffer.alloc(LEAF, 'x')) ?? Buffer.alloc(0),
+})) {
+  test(`a sender of compressed bytes ${what} is asked again, and given up after the fourth time`, async (t) => {
+    let asked = 0;
+    const { ended, copy } = await receiveFrom(
+      t,
+      async (connection) => {
+        for (let leaf = 1; leaf < LEAVES; leaf++) await sendLeavesOf(connection, [leaf]);
+        for (;;) {
+          await sendStored(connection, 0, stored);
+          await connection.sendControl({ kind: 'end', root: NO_DIGEST, summary: SUMMARY });
+          t.deepEqual((await connection.expect('resend')).leaves, [[0, 0]]);
+          asked++;
+        }
+      },
+      undefined,
+      'lz4',
+    );
+    t.is(codeOf(ended), 'E_DIGEST_MISMATCH', messageOf(ended));
+    t.is(asked, 3);
+    t.false(existsSync(copy));
+  });
+}
+
+test('a sender that compresses without having said so is given up', async (t) => {
+  const { ended } = await receiveFrom(t, async (connection) => {
+    await sendStored(connection, 0, COMPRESSED);
+  });
+  t.is(codeOf(ended), 'E_PROTOCOL', messageOf(ended));
+  t.regex(messageOf(ended), /carry \d+ bytes for 16 pages: leaf 0/);
+});
+
+test('a sender of a leaf that takes more than its pages do, or nothing at all, is given up', async (t) => {
+  for (const stored of [Buffer.alloc(LEAF + 1), Buffer.alloc(0)]) {
+    const { ended } = await receiveFrom(t, async (connection) => sendStored(connection, 0, stored), undefined, 'lz4');
+    t.is(codeOf(ended), 'E_PROTOCOL', messageOf(ended));
+  }
+});
+
+test('a sender that packs more pages into a frame than a frame may have is given up', async (t) => {
+  const { ended } = await receiveFrom(
+    t,
+    async (connection) => {
+      const table = Buffer.alloc(17 * LEAF_RECORD_SIZE);
+      for (let leaf = 0; leaf < 17; leaf++)
+        encodeLeafRecord(table, leaf, leaf, 0xffff, 0xffff, COMPRESSED.length, digestOf(LEAF_0));
+      const pages = Buffer.concat(Array.from({ length: 17 }, () => COMPRESSED));
+      await connection.send({ type: FrameType.leaves, count: 17, base: 0, checked: table, pages });
+    },
+    undefined,
+    'lz4',
+  );
+  t.is(codeOf(ended), 'E_PROTOCOL', messageOf(ended));
+  t.regex(messageOf(ended), /carry 1114112 bytes of pages; at most 1048576/);
+});
+
+(isAvailable('zstd') ? test.skip : test)('a sender that compresses with what this side lacks is told so', async (t) => {
+  const { ended, copy } = await receiveFrom(t, () => Promise.resolve(), undefined, 'zstd');
+  t.is(codeOf(ended), 'E_MISMATCH', messageOf(ended));
+  t.regex(
+    messageOf(ended),
+    /compresses with zstd, which Node.js v\S+ of the receiver does not have; run 22.15 or newer/,
+  );
   t.false(existsSync(copy));
 });

@@ -14,12 +14,16 @@ const LEAST_PROMISE = 1.1;
 const LEAST_GAIN = 1.03;
 /** Milliseconds until the next trial: at first, and at most, after trials that promised nothing. */
 const FIRST_PATIENCE_MS = 50;
-const LONGEST_PATIENCE_MS = 1000;
+const LONGEST_PATIENCE_MS = 250;
 /** Milliseconds without compression after it did not keep its promise, doubled each time. */
 const FIRST_PENANCE_MS = 2000;
 const LONGEST_PENANCE_MS = 30_000;
-/** Milliseconds after which a link that is faster than compressing is looked at again: it may have become faster still. */
-const LOOK_AGAIN_MS = 3000;
+/**
+ * Milliseconds after which a link that is faster than compressing is looked at again, doubled each time: it may be faster
+ * still by now.
+ */
+const FIRST_LOOK_MS = 1000;
+const LONGEST_LOOK_MS = 16_000;
 /** What is stored of the pages when there was nothing to compress in them. */
 const NOTHING_SAVED = 0.95;
 /** Leaves that are sent as they are after one that did not shrink, doubled with each such leaf in a row. */
@@ -75,6 +79,7 @@ export class AutoCompression implements LeafCompression {
   #nextTrial = 0;
   #patience = FIRST_PATIENCE_MS;
   #penance = FIRST_PENANCE_MS;
+  #look = FIRST_LOOK_MS;
   #skip = 0;
   #nextSkip = 1;
 
@@ -172,8 +177,9 @@ export class AutoCompression implements LeafCompression {
       if (!isWrongPromise) return;
       this.#nextTrial = now + this.#penance;
       this.#penance = Math.min(2 * this.#penance, LONGEST_PENANCE_MS);
-    } else if (now - this.#linkSeen > LOOK_AGAIN_MS) {
+    } else if (now - this.#linkSeen > this.#look) {
       this.#switch(false, now);
+      this.#look = Math.min(2 * this.#look, LONGEST_LOOK_MS);
     }
   }
 
