@@ -210,6 +210,7 @@ export function summaryOf(random: Random): Record<string, unknown> {
     whiteouts: 1,
     mapBytes: 1,
     sentBytes: 1,
+    storedBytes: 1,
     mapDigest: 'ab'.repeat(32),
   };
 }
@@ -222,6 +223,7 @@ export function rightMessage(random: Random): Record<string, unknown> {
       session: random.bytes(16),
       regions: Array.from({ length: random.pick([1, 2, 64]) }, () => PAGE * random.between(1, 1000)),
       dialect: random.pick(['whiteouts', 'map', 'ranges']),
+      compress: random.pick(['none', 'lz4', 'zstd']),
       dataBytesAtMost: random.pick([0, 4096, 2 ** 46]),
       channels: random.pick([0, 1, 16]),
       live: random.oneIn(2),

@@ -2,6 +2,7 @@ import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { receiveMemory, type ReceiveOptions, type TransferResult } from '@ballast/receiver';
+import { codecOf } from '@ballast/shared/compression';
 import { digestOf } from '@ballast/shared/integrity';
 import { LEAF_RECORD_SIZE, RangeEncoder, WhiteoutEncoder, encodeLeafRecord } from '@ballast/shared/protocol';
 import { rightMessage, summaryOf } from './decoder-part.js';
@@ -38,6 +39,7 @@ const RIGHT_TIMEOUT_MS = 20_000;
 interface Scene {
   readonly memory: readonly FakeRegion[];
   readonly dialect: DialectName;
+  readonly compress: 'none' | 'lz4';
   readonly session: Buffer;
   /** One in so many steps goes wrong; 0 for none. */
   readonly mischief: number;
@@ -51,6 +53,7 @@ export async function fuzzReceiver(random: Random, folder: string): Promise<stri
   const scene: Scene = {
     memory: fakeMemory(random),
     dialect: random.pick(['whiteouts', 'map', 'ranges']),
+    compress: random.pick(['none', 'lz4']),
     session: random.bytes(16),
     mischief: random.pick([0, 3, 8, 8, 20, 20]),
   };
@@ -161,22 +164,23 @@ async function speak(
   breaks: boolean,
   told: Told,
 ): Promise<void> {
-  const { memory, dialect, session, mischief } = scene;
+  const { memory, dialect, compress, session, mischief } = scene;
   const goesWrong = (): boolean => mischief > 0 && random.oneIn(mischief);
   const breakAt = breaks ? random.below(12) : Infinity;
   let step = 0;
   /** Sends what belongs here, or something else. Returns false when the connection is over. */
   const say = async (right: WireFrame, message?: Message): Promise<boolean> => {
     if (peer.over || step++ >= breakAt) return false;
-    let frames = [right];
+    const sound = compress === 'lz4' && right.type === Type.leaves ? compressSome(random, right) : right;
+    let frames = [sound];
     if (goesWrong()) {
       frames = random.pick<() => WireFrame[]>([
         () => [],
-        () => [right, right],
-        () => [controlFrame(rightMessage(random)), right],
-        () => [message === undefined ? mutateFrame(random, right) : mutateMessage(random, message)],
-        () => [mutateFrame(random, right)],
-        () => [spoilLeaves(random, right)],
+        () => [sound, sound],
+        () => [controlFrame(rightMessage(random)), sound],
+        () => [message === undefined ? mutateFrame(random, sound) : mutateMessage(random, message)],
+        () => [mutateFrame(random, sound)],
+        () => [spoilLeaves(random, sound)],
       ])();
     }
     for (const frame of frames) await peer.send(frame, random);
@@ -198,6 +202,7 @@ async function speak(
       session,
       regions: sizes,
       dialect,
+      compress,
       dataBytesAtMost: random.pick([0, 4096]),
       channels: 0,
       live: false,
@@ -236,6 +241,23 @@ async function speak(
   told.committed = true;
   if (!(await sayMessage({ kind: 'commit' }))) return;
   if ((await hear('published')) !== undefined) await sayMessage({ kind: 'goodbye' });
+}
+
+/** The same leaves, some of them compressed, as far as they get smaller. */
+function compressSome(random: Random, frame: WireFrame): WireFrame {
+  const table = Buffer.from(frame.payload.subarray(0, frame.count * LEAF_RECORD_SIZE));
+  const pieces: Buffer[] = [table];
+  let at = table.length;
+  for (let record = 0; record < table.length; record += LEAF_RECORD_SIZE) {
+    const length = table.readUInt32LE(record + 8);
+    const pages = frame.payload.subarray(at, at + length);
+    at += length;
+    const compressed = length > 0 && random.oneIn(2) ? codecOf('lz4')?.compress(pages) : undefined;
+    const stored = compressed !== undefined && compressed.length < length ? compressed : pages;
+    table.writeUInt32LE(stored.length, record + 8);
+    pieces.push(stored);
+  }
+  return { ...frame, payload: Buffer.concat(pieces) };
 }
 
 interface SentLeaf {
