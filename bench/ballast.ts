@@ -46,7 +46,16 @@ export const DEFAULT_PROGRAMS: Programs = { node: process.execPath, sendArgs: []
  * peers do; the start of the sender's Node.js is inside.
  */
 export async function transfer(options: Transfer, programs: Programs = DEFAULT_PROGRAMS): Promise<TransferResult> {
-  const receiver = new Child(programs.node, receiveArguments(options, programs), {
+  const send = (port: number): string[] => sendArguments(options, port, programs);
+  return await between(receiveArguments(options, programs), send, programs);
+}
+
+async function between(
+  receive: readonly string[],
+  send: (port: number) => readonly string[],
+  programs: Programs,
+): Promise<TransferResult> {
+  const receiver = new Child(programs.node, receive, {
     name: 'ballast-receive',
     watchMemory: true,
   });
@@ -54,7 +63,7 @@ export async function transfer(options: Transfer, programs: Programs = DEFAULT_P
   try {
     const port = await receiver.waitForLine(listeningPort, 'where it listens');
     const started = performance.now();
-    sender = new Child(programs.node, sendArguments(options, port, programs), {
+    sender = new Child(programs.node, send(port), {
       name: 'ballast-send',
       watchMemory: true,
     });
@@ -73,6 +82,12 @@ export async function transfer(options: Transfer, programs: Programs = DEFAULT_P
   } finally {
     await Promise.all([sender?.end(), receiver.end()]);
   }
+}
+
+/** Moves a running guest; the times are as in `transfer`. */
+export async function moveLive(source: string, destination: string, programs: Programs): Promise<TransferResult> {
+  const receive = [RECEIVE, '--qmp', destination, '--listen', '127.0.0.1:0', '--json', ...programs.receiveArgs];
+  return await between(receive, (port) => [SEND, '--qmp', source, '--to', `127.0.0.1:${port}`, '--json'], programs);
 }
 
 /** The command of a transfer, as a user would type it. */

@@ -22,7 +22,7 @@ export interface Group {
   readonly rows: readonly Row[];
 }
 
-export const GROUP_NAMES = ['peers', 'layout', 'ways', 'strategies', 'scale'] as const;
+export const GROUP_NAMES = ['peers', 'layout', 'ways', 'strategies', 'scale', 'live'] as const;
 export type GroupName = (typeof GROUP_NAMES)[number];
 
 /** What a group needs to measure itself. */

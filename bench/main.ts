@@ -6,6 +6,7 @@ import { describeFolder, findFolder, makePrivateFolder, namedFolder } from './fo
 import { formatBytes, formatSeconds } from './format.js';
 import { type Bench, GIB, type Group, GROUP_NAMES, type GroupName, type GroupPlan } from './group.js';
 import { layoutPlan } from './group-layout.js';
+import { livePlan } from './group-live.js';
 import { peersPlan } from './group-peers.js';
 import { scalePlan } from './group-scale.js';
 import { strategiesPlan } from './group-strategies.js';
@@ -28,7 +29,7 @@ interface Options {
   readonly receiveArg: readonly string[];
 }
 
-const PLANS: readonly GroupPlan[] = [peersPlan, layoutPlan, waysPlan, strategiesPlan, scalePlan];
+const PLANS: readonly GroupPlan[] = [peersPlan, layoutPlan, waysPlan, strategiesPlan, scalePlan, livePlan];
 const RUNS = 5;
 const QUICK = { runs: 3, shrink: 4 };
 const SMALLEST_SHRINK = 64;

@@ -3,6 +3,7 @@ import { median, pairedRatio, spread } from '@ballast/shared/measure';
 import type { Measurement, Row } from './contender.js';
 import { formatBytes, formatCount, formatRate, formatRatio, formatSeconds } from './format.js';
 import { DEFAULT_STRATEGY } from './group-strategies.js';
+import { QEMU } from './group-live.js';
 import { LONG_RUN } from './group-layout.js';
 import { BALLAST, LIMIT } from './group-peers.js';
 import { SMALLEST } from './group-scale.js';
@@ -54,6 +55,21 @@ const COLUMNS: Readonly<Record<Group['name'], readonly Column[]>> = {
     { head: 'pages scanned', cell: counted(({ counters }) => counters?.['scannedPages'], formatCount) },
     { head: 'whiteouts', cell: counted(({ counters }) => counters?.['whiteouts'], formatCount) },
     { head: 'map', cell: counted(({ counters }) => counters?.['mapBytes'], formatBytes) },
+  ],
+  live: [
+    TIME,
+    timeAgainst(QEMU, 'QEMU'),
+    {
+      head: 'downtime',
+      cell: counted(
+        ({ counters }) => counters?.['downtimeMs'],
+        (ms) => `${Math.round(ms)} ms`,
+      ),
+    },
+    WIRE,
+    { head: 'guest memory before', cell: counted(({ counters }) => counters?.['before'], formatBytes) },
+    { head: 'after, source', cell: counted(({ counters }) => counters?.['sourceAfter'], formatBytes) },
+    { head: 'after, destination', cell: counted(({ counters }) => counters?.['destinationAfter'], formatBytes) },
   ],
   scale: [TIME, timeAgainst(SMALLEST, SMALLEST), WIRE, ANONYMOUS],
 };

@@ -27,6 +27,8 @@ export interface GuestOptions {
   readonly staleMiB?: number;
   /** How much memory the guest writes to all the time. A multiple of 4. */
   readonly churnMiB?: number;
+  /** Memory of QEMU's own, as it has without any options; the paths of `memory` mean nothing then. */
+  readonly anonymous?: boolean;
   /** Start with no guest in it, for loadDeviceState(). */
   readonly incoming?: boolean;
   /** More arguments for QEMU. */
@@ -103,10 +105,10 @@ export class Guest {
   }
 
   /** Takes `bytes` of memory from the guest and waits until the guest has given all of them. */
-  async inflateBalloon(bytes: number): Promise<void> {
+  async inflateBalloon(bytes: number, timeoutMs = BALLOON_TIMEOUT_MS): Promise<void> {
     const target = this.memoryBytes - bytes;
     await this.qmp.command('balloon', { value: target });
-    await poll(`the balloon to hold ${bytes} bytes`, BALLOON_TIMEOUT_MS, async () => {
+    await poll(`the balloon to hold ${bytes} bytes`, timeoutMs, async () => {
       this.#qemu.check();
       return (await this.balloonBytes()) === bytes ? true : undefined;
     });
@@ -234,12 +236,16 @@ function qemuArguments({
   fillMiB = 0,
   staleMiB = 0,
   churnMiB = 0,
+  anonymous = false,
   incoming = false,
   devices = [],
 }: GuestOptions): string[] {
   const { qmp, programQmp, serial } = paths({ folder, name });
   const backends = memory.flatMap(({ path, bytes }, node) => [
-    ...['-object', `memory-backend-file,id=ram${node},mem-path=${path},share=on,size=${bytes}`],
+    ...[
+      '-object',
+      `${anonymous ? 'memory-backend-ram' : `memory-backend-file,mem-path=${path},share=on`},id=ram${node},size=${bytes}`,
+    ],
     ...['-numa', `node,nodeid=${node},memdev=ram${node}`],
   ]);
   const sizes = `${FILL_VARIABLE}=${fillMiB} ${STALE_VARIABLE}=${staleMiB} ${CHURN_VARIABLE}=${churnMiB}`;

@@ -51,9 +51,9 @@ export interface ProgressEvent {
   readonly seconds: number;
   /** Of a live move: the number of the round. */
   readonly round?: number;
-  /** Of a live move, from round 2 on: bytes of pages that the guest changes a second. */
+  /** Of a live move, when two rounds are done: bytes of pages that the guest changes a second. */
   readonly dirtyBytesPerSecond?: number;
-  /** Of a live move, from round 2 on: milliseconds that the guest would stand still if it were stopped now. */
+  /** Of a live move, when two rounds are done: milliseconds that the guest would stand still if it were stopped now. */
   readonly expectedDowntimeMs?: number;
 }
 

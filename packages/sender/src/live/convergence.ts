@@ -12,6 +12,8 @@ export interface RoundFigures {
 
 /** Seconds for what comes on top: saving and loading the state of devices, a few words to and fro. */
 const FIXED_SECONDS = 0.04;
+/** What computing both roots takes, as a share of the pass. */
+const ROOT_SHARE = 0.15;
 /** Rounds without progress after which more of them lead nowhere. */
 const PATIENCE = 3;
 /** What counts as progress: at most this share of the best expectation before. */
@@ -21,7 +23,7 @@ const PROGRESS = 0.9;
  * When to stop the guest: when the downtime that is to be expected is within its limit. The final pass over all
  * memory counts in, so it grows with resident memory:
  *
- *      expected = final pass + (bytes that change during a round / rate of sending) + a fixed part
+ *      expected = final pass and root + (bytes that change during a round / rate of sending) + a fixed part
  */
 export class Convergence {
   readonly #limitSeconds: number;
@@ -68,7 +70,7 @@ export class Convergence {
     // A working set is written again and again: what changes in a short time is no less than its share, and no more
     // than what was found.
     const dirty = Math.min(round.sentBytes, this.#dirtyBytesPerSecond * round.seconds);
-    this.#expectedSeconds = FIXED_SECONDS + round.passSeconds + dirty / Math.max(bytesPerSecond, 1);
+    this.#expectedSeconds = FIXED_SECONDS + round.passSeconds * (1 + ROOT_SHARE) + dirty / Math.max(bytesPerSecond, 1);
     if (this.#expectedSeconds <= this.#best * PROGRESS) this.#roundsWithoutProgress = 0;
     else this.#roundsWithoutProgress++;
     this.#best = Math.min(this.#best, this.#expectedSeconds);

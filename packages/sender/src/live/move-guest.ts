@@ -78,10 +78,17 @@ const DEFAULT_DOWNTIME_MS = 300;
 const DEFAULT_MAX_ROUNDS = 30;
 const DEFAULT_THREADS = 2;
 const BATCHES = 8;
+/**
+ * The round in which hints of what was sent are made, so that from then on only changed pages of a leaf travel: an idle
+ * guest is gone before, and pays nothing for them.
+ */
+const HINTS_ROUND = 3;
 /** Rounds of sending leaves again after the end. */
 const MAX_RESEND_ROUNDS = 64;
 /** Bytes below which a round says nothing about the rate of the link. */
 const TELLING_BYTES = 8 << 20;
+/** Bytes a second that a link is believed to carry until a round has shown more, or less. */
+const ASSUMED_RATE = 100 << 20;
 
 /**
  * Moves a running guest to a QEMU that waits for it, and returns when it runs there. If that fails before it is committed
@@ -337,14 +344,19 @@ class LiveMove implements Attempts<LiveResult> {
       await holdings?.drain();
       await this.#endRound(connection, 1, sent);
       rounds.push(this.#roundOf(1, roundBegan, gauges, connection));
-      let rate = rateOf(rounds[0], Infinity);
+      let rate = rateOf(
+        this.#gauges(connection).sentBytes - gauges.sentBytes,
+        roundBegan,
+        Math.min(bandwidth, ASSUMED_RATE),
+      );
 
       // Further rounds, each the difference of what is there now and what was sent, until a stop is short enough.
       let dirtyBegan = roundBegan;
       for (let round = 2; !convergence.isReached; round++) {
         roundBegan = performance.now();
         gauges = this.#gauges(connection);
-        const found = await this.#find(sent, round === 2);
+        const found = await this.#find(sent, round === HINTS_ROUND);
+        const sendBegan = performance.now();
         progress.begin(
           round,
           found.changes.map(({ changed }) => changed),
@@ -362,7 +374,7 @@ class LiveMove implements Attempts<LiveResult> {
         await this.#endRound(connection, round, sent);
         const told = this.#roundOf(round, roundBegan, gauges, connection);
         rounds.push(told);
-        rate = rateOf(told, rate);
+        rate = rateOf(told.sentBytes, sendBegan, rate);
         convergence.note(
           {
             passSeconds: found.seconds,
@@ -669,7 +681,7 @@ class LiveMove implements Attempts<LiveResult> {
           totalBytes,
           wireBytes: this.#wireBytes(connection),
           seconds: this.#seconds(),
-          ...(round === 1
+          ...(convergence.expectedMs === Infinity
             ? {}
             : { dirtyBytesPerSecond: convergence.dirtyBytesPerSecond, expectedDowntimeMs: convergence.expectedMs }),
         });
@@ -746,10 +758,9 @@ async function sendState(connection: Connection, state: readonly Buffer[], runni
   await connection.sendControl({ kind: 'state-end', bytes, running });
 }
 
-/** Bytes a second that a round has shown; the rate before where it was too small to show any. */
-function rateOf(round: LiveRound | undefined, before: number): number {
-  if (round === undefined) return before;
-  return round.sentBytes < TELLING_BYTES && before !== Infinity ? before : round.sentBytes / round.seconds;
+/** Bytes a second that were sent since `began`; the rate before where they are too few to show any. */
+function rateOf(sentBytes: number, began: number, before: number): number {
+  return sentBytes < TELLING_BYTES ? before : sentBytes / ((performance.now() - began) / 1000);
 }
 
 /** Milliseconds since the last call. */

@@ -13,6 +13,9 @@ export interface ProgressView {
   readonly wireBytes: number;
   /** Number of the live round, where there are rounds. */
   readonly round?: number;
+  /** Bytes a second that a running guest changes, and milliseconds that it would stand still, where they are known. */
+  readonly dirtyBytesPerSecond?: number;
+  readonly expectedDowntimeMs?: number;
 }
 
 /** Columns of the bar, where there is one. */
@@ -40,6 +43,10 @@ function piecesOf(view: ProgressView, bytesPerSecond: number | undefined): Piece
     if (totalBytes !== undefined && bytesPerSecond > 0 && doneBytes < totalBytes) {
       pieces.push({ text: `ETA ${formatEta((totalBytes - doneBytes) / bytesPerSecond)}`, expendable: 3 });
     }
+  }
+  if (view.dirtyBytesPerSecond !== undefined && view.expectedDowntimeMs !== undefined) {
+    pieces.push({ text: `dirty ${formatRate(view.dirtyBytesPerSecond)}`, expendable: 3 });
+    pieces.push({ text: `downtime ${formatDuration(view.expectedDowntimeMs / 1000)}`, expendable: 2 });
   }
   pieces.push({ text: `${formatBytes(wireBytes)} on the wire`, expendable: 5 });
   return pieces;

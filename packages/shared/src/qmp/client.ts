@@ -7,22 +7,13 @@ import { socketPeer, type SocketPeer } from './socket-peer.js';
 const DEFAULT_TIMEOUT_MS = 10_000;
 /** Characters of one line. The longest answers of QEMU, its schema, have a few hundred thousand. */
 const MAX_LINE = 8 << 20;
-/** Events kept for those who ask later. */
-const MAX_EVENTS = 1000;
 
 /** Arguments of a command, and what it returns. */
 export type JsonObject = Readonly<Record<string, unknown>>;
 
-export interface QmpEvent {
-  readonly event: string;
-  readonly data: JsonObject;
-}
-
 const objectSchema = v.record(v.string(), v.unknown());
 const messageSchema = v.looseObject({
   QMP: v.optional(objectSchema),
-  event: v.optional(v.string()),
-  data: v.optional(objectSchema),
   id: v.optional(v.number()),
   error: v.optional(v.looseObject({ desc: v.string() })),
 });
@@ -37,7 +28,8 @@ interface Waiting {
  *
  *     QEMU -> {"QMP": …}                       greeting
  *     us   -> {"execute": "qmp_capabilities"}  and from then on commands, each with an id
- *     QEMU -> {"return": …, "id": n} | {"error": {"desc": …}, "id": n} | {"event": …}
+ *     QEMU -> {"return": …, "id": n} | {"error": {"desc": …}, "id": n}
+ *     QEMU -> {"event": …}                     at any time; nobody here needs them
  *
  * A monitor serves one client at a time. When the connection ends, every pending and later command fails with QMP.
  */
@@ -48,9 +40,7 @@ export class QmpClient {
   readonly peer: SocketPeer | undefined;
   readonly #socket: Socket;
   readonly #waiting = new Map<number, Waiting>();
-  readonly #events: QmpEvent[] = [];
   #greet: (() => void) | undefined;
-  #eventWaiters: (() => void)[] = [];
   #pieces: string[] = [];
   #pending = 0;
   #lastId = 0;
@@ -110,11 +100,6 @@ export class QmpClient {
     return this.#ended;
   }
 
-  /** Events so far, oldest first. */
-  get events(): readonly QmpEvent[] {
-    return this.#events;
-  }
-
   /**
    * Runs one command and gives what it returned.
    * @throws BallastError QMP with QEMU's own words when it refuses, and when no answer comes
@@ -158,25 +143,6 @@ export class QmpClient {
       ErrorCode.QMP,
       `QEMU at ${this.path} answered '${command}' in a way that is not known here (${parsed.issues[0].message})`,
     );
-  }
-
-  /**
-   * Waits for an event, also one that came before the call.
-   * @throws BallastError QMP when the connection ends before, or after `timeoutMs`
-   */
-  async event(name: string, timeoutMs = DEFAULT_TIMEOUT_MS): Promise<QmpEvent> {
-    const search = async (): Promise<QmpEvent> => {
-      for (;;) {
-        const found = this.#events.find((candidate) => candidate.event === name);
-        if (found !== undefined) return found;
-        if (this.#ended !== undefined) throw this.#ended;
-        await new Promise<void>((resolve) => {
-          this.#eventWaiters.push(resolve);
-        });
-      }
-    };
-    const late = `QEMU at ${this.path} did not report ${name} within ${timeoutMs / 1000} s`;
-    return await this.#within(name, timeoutMs, search(), late);
   }
 
   close(): void {
@@ -226,16 +192,13 @@ export class QmpClient {
       return;
     }
     const parsed = v.safeParse(messageSchema, value);
-    if (!parsed.success) {
+    if (!parsed.success || Array.isArray(value)) {
       this.#notQemu();
       return;
     }
-    const { QMP: greeting, event, data, id, error } = parsed.output;
-    if (greeting !== undefined) this.#greet?.();
-    else if (event !== undefined) {
-      if (this.#events.length === MAX_EVENTS) this.#events.shift();
-      this.#events.push({ event, data: data ?? {} });
-      for (const wake of this.#eventWaiters.splice(0)) wake();
+    const { QMP: greeting, id, error } = parsed.output;
+    if (greeting !== undefined) {
+      this.#greet?.();
     } else if (id !== undefined) {
       const waiting = this.#waiting.get(id);
       if (error === undefined) waiting?.resolve(parsed.output['return']);
@@ -254,7 +217,6 @@ export class QmpClient {
     this.#ended ??= error;
     for (const { reject } of this.#waiting.values()) reject(this.#ended);
     this.#waiting.clear();
-    for (const wake of this.#eventWaiters.splice(0)) wake();
   }
 }
 

@@ -1,5 +1,5 @@
 export { QmpClient, QmpRefusal } from './client.js';
-export type { JsonObject, QmpEvent } from './client.js';
+export type { JsonObject } from './client.js';
 export { findGuestMemory } from './guest-memory.js';
 export type { GuestMemory, GuestMemoryFile } from './guest-memory.js';
 export { putBack, readSettings, setForDeviceState } from './migration-settings.js';

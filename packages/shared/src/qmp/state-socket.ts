@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { accessSync, constants } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 
 /** Bytes of device state that are taken at most; a guest with the usual devices has well below one MiB beside its firmware and video memory. */
 export const MAX_STATE_BYTES = 256 << 20;
@@ -15,8 +15,10 @@ const MAX_SOCKET_PATH = 107;
  */
 export function privateSocketPath(monitor: string): string {
   const name = `ballast-${randomBytes(6).toString('hex')}.sock`;
-  const beside = join(dirname(monitor), name);
-  if (Buffer.byteLength(beside) <= MAX_SOCKET_PATH && isWritable(dirname(monitor))) return beside;
+  // QEMU may have another working directory.
+  const folder = resolve(dirname(monitor));
+  const beside = join(folder, name);
+  if (Buffer.byteLength(beside) <= MAX_SOCKET_PATH && isWritable(folder)) return beside;
   return join(tmpdir(), name);
 }
 
