@@ -21,7 +21,7 @@ export function addTrialOptions(command: Command): void {
       'with which caps, such as 1Gbit,10Gbit,unlimited (default: unlimited)',
       (text: string) => list(text).map((rate) => parseRate(rate, MIN_BANDWIDTH)),
     )
-    .option('--channels <NUMBERS>', 'with how many, such as 1,2 (default: auto)', (text: string) =>
+    .option('--channels <NUMBERS>', 'with how many, such as 1,2 or auto (default: 1)', (text: string) =>
       list(text).map(parseChannels),
     )
     .option('--runs <N>', 'how often each combination is measured', (text: string) => whole(text, 1, MOST_RUNS), 5)

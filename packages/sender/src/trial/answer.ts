@@ -33,5 +33,5 @@ function gain(from: CellReport | undefined, to: CellReport | undefined): string 
 }
 
 function percent(from: number, to: number): string {
-  return `${(((from - to) / from) * 100).toFixed(1)} %`;
+  return `${(((from - to) / from) * 100).toFixed(1).replace('-', '−')} %`;
 }

@@ -45,15 +45,16 @@ export async function predictTrial(options: PredictionOptions): Promise<TrialRep
     options.scanRate === undefined
       ? measured
       : { ...measured, dataScanRate: options.scanRate, zeroScanRate: options.scanRate };
-  const cells = cellsOf({ strategies, bandwidths, channels: [undefined] }).map(
+  const cells = cellsOf({ strategies, bandwidths, channels: [1] }).map(
     ({ strategy, bandwidth = Infinity }): CellReport => ({
       strategy,
       bandwidth: bandwidth === Infinity ? null : bandwidth,
-      channels: null,
+      channels: 1,
       runs: [],
       seconds: null,
       wire: null,
       causes: null,
+      peakBytes: null,
       predicted: predict({
         profile,
         strategy,

@@ -21,9 +21,10 @@ const MOST_BYTES = 2 ** 34;
 
 /**
  * Sends filler over a connection that was just made and said nothing yet, and asks what arrived. Closes it.
+ * @param milliseconds of filler; at least one frame of it
  * @throws BallastError BUSY while the receiver has something else to do, or the connection's failure
  */
-export async function probeLink(connection: Connection): Promise<RawLink> {
+export async function probeLink(connection: Connection, milliseconds = PROBE_MS): Promise<RawLink> {
   const asked = performance.now();
   await connection.sendControl({ kind: 'probe' });
   await connection.expect('probe-ready');
@@ -32,7 +33,7 @@ export async function probeLink(connection: Connection): Promise<RawLink> {
   const pages = Buffer.alloc(MAX_BATCH_BYTES, 0x5a);
   const checked = Buffer.alloc(0);
   const cpuBefore = process.cpuUsage();
-  const until = performance.now() + PROBE_MS;
+  const until = performance.now() + milliseconds;
   let sent = 0;
   while (sent === 0 || (performance.now() < until && sent < MOST_BYTES)) {
     await connection.send({ type: FrameType.filler, checked, pages });

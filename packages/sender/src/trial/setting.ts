@@ -31,11 +31,11 @@ export function settingLabel(setting: Setting, all: readonly Setting[]): string 
   ].join(', ');
 }
 
-/** "bitmap", "bitmap at 1 Gbit/s", "bitmap at 1 Gbit/s, 2 channels". */
+/** "bitmap", "bitmap at 1 Gbit/s", "bitmap at 1 Gbit/s, 2 channels": what is not usual for a trial. */
 export function cellLabel(cell: TrialCell): string {
   const words = [
     ...(cell.bandwidth === null ? [] : [formatBandwidth(cell.bandwidth)]),
-    ...(cell.channels === null ? [] : [formatChannels(cell.channels)]),
+    ...(cell.channels === 1 ? [] : [formatChannels(cell.channels)]),
   ];
   return words.length === 0 ? cell.strategy : `${cell.strategy} at ${words.join(', ')}`;
 }
@@ -49,5 +49,5 @@ export function formatBandwidth(bytesPerSecond: number | null): string {
 }
 
 function formatChannels(channels: number | null): string {
-  return channels === null ? 'auto' : `${channels} channel${channels === 1 ? '' : 's'}`;
+  return channels === null ? 'auto channels' : `${channels} channel${channels === 1 ? '' : 's'}`;
 }

@@ -66,6 +66,8 @@ export interface CellReport extends TrialCell {
   readonly wire: WireBytes | null;
   /** Medians, of the thread of each side that waited least; null where nobody measured. */
   readonly causes: { readonly sender: CauseSeconds; readonly receiver: CauseSeconds } | null;
+  /** Medians of the most that each process had resident; null where nobody measured. */
+  readonly peakBytes: { readonly sender: number; readonly receiver: number } | null;
   readonly predicted: Prediction;
   /** How much the prediction is above (+) or below (-) the median, in percent of the median. */
   readonly errorPercent: number | null;

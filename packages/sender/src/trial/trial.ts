@@ -29,7 +29,7 @@ export interface TrialOptions extends RunOptions {
   readonly strategies?: readonly StrategyName[];
   /** Bytes a second that the sender allows itself; Infinity for no limit. Default: no limit. */
   readonly bandwidths?: readonly number[];
-  /** Connections that carry pages; undefined to let the sender choose. Default: that. */
+  /** Connections that carry pages; undefined to let the sender choose. Default: 1, as QEMU had in the mail. */
   readonly channels?: readonly (number | undefined)[];
   /** Runs of each cell that count; one more comes before them. Default: 5. */
   readonly runs?: number;
@@ -78,7 +78,7 @@ const DEFAULT_RUNS = 5;
  */
 export async function runTrial(options: TrialOptions): Promise<TrialReport> {
   const { onEvent, signal } = options;
-  const { strategies = STRATEGY_NAMES, bandwidths = [Infinity], channels = [undefined], runs = DEFAULT_RUNS } = options;
+  const { strategies = STRATEGY_NAMES, bandwidths = [Infinity], channels = [1], runs = DEFAULT_RUNS } = options;
   const seed = options.seed ?? randomInt(2 ** 32);
   const made = new Date().toISOString();
   const started = performance.now();
@@ -192,6 +192,13 @@ function cellReport(
         : {
             sender: medianCauses(runs.map((run) => run.sender)),
             receiver: medianCauses(runs.map((run) => run.receiver)),
+          },
+    peakBytes:
+      runs.length === 0
+        ? null
+        : {
+            sender: median(runs.map(({ sender }) => sender.peakBytes)),
+            receiver: median(runs.map(({ receiver }) => receiver.peakBytes)),
           },
     predicted,
     errorPercent: seconds === null ? null : (100 * (predicted.seconds - seconds.median)) / seconds.median,

@@ -1,9 +1,11 @@
 import type { TrialReport } from '../trial-report.js';
 import { trialCsv } from './csv.js';
+import { trialHtml } from './html.js';
 import { trialMarkdown } from './markdown.js';
 
 /** How a trial can be written to a file, by the ending of its name. */
 export const REPORT_FORMATS = {
+  html: trialHtml,
   json: (report: TrialReport) => `${JSON.stringify(report, null, 1)}\n`,
   md: trialMarkdown,
   csv: trialCsv,

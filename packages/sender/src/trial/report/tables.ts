@@ -1,6 +1,5 @@
-import { formatBytes, formatCount, formatDuration, type TextTable } from '@ballast/shared/cli';
+import { formatBytes, formatDuration, type TextTable } from '@ballast/shared/cli';
 import { CAUSE_NAMES, explainedShare, type CauseName } from '@ballast/shared/measure';
-import { WHITEOUT_SIZE } from '@ballast/shared/protocol';
 import { isSameSetting, settingLabel, settingsOf } from '../setting.js';
 import type { CellReport, TrialReport } from '../trial-report.js';
 
@@ -41,10 +40,11 @@ export function resultColumns({ cells }: TrialReport): CellColumn[] {
     { head: 'map', expendable: 6, cell: (cell) => formatBytes(wireOf(cell).map) },
     { head: 'hashes', expendable: 7, cell: (cell) => formatBytes(wireOf(cell).hashes) },
     { head: 'control', expendable: 8, cell: (cell) => formatBytes(wireOf(cell).control) },
-    {
-      head: 'pages announced singly',
+    measured && {
+      head: 'memory of both',
       expendable: 10,
-      cell: (cell) => formatCount(wireOf(cell).whiteouts / WHITEOUT_SIZE),
+      cell: ({ peakBytes }) =>
+        peakBytes === null ? NOTHING : `${formatBytes(peakBytes.sender)} + ${formatBytes(peakBytes.receiver)}`,
     },
   ];
   return columns.filter((column) => column !== false);
