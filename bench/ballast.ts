@@ -1,5 +1,6 @@
 import { fileURLToPath } from 'node:url';
 import { Child, describeEnd, type Ended } from './child.js';
+import type { TwoHosts } from './two-hosts.js';
 
 /** How pages that need not be sent are found and announced. */
 export const STRATEGIES = ['unmodified', 'consult', 'skip', 'bitmap'] as const;
@@ -12,7 +13,7 @@ export interface Programs {
   readonly receiveArgs: readonly string[];
 }
 
-/** One transfer by the two real programs over loopback. */
+/** One transfer by the two real programs. */
 export interface Transfer {
   readonly source: string;
   readonly destination: string;
@@ -20,6 +21,8 @@ export interface Transfer {
   readonly balloon?: readonly string[];
   readonly sendArgs?: readonly string[];
   readonly receiveArgs?: readonly string[];
+  /** Where the programs run; both on this host, over loopback, by default. */
+  readonly hosts?: TwoHosts;
 }
 
 /** What the programs report at their end. */
@@ -47,15 +50,16 @@ export const DEFAULT_PROGRAMS: Programs = { node: process.execPath, sendArgs: []
  */
 export async function transfer(options: Transfer, programs: Programs = DEFAULT_PROGRAMS): Promise<TransferResult> {
   const send = (port: number): string[] => sendArguments(options, port, programs);
-  return await between(receiveArguments(options, programs), send, programs);
+  return await between(receiveArguments(options, programs), send, programs, options.hosts);
 }
 
 async function between(
   receive: readonly string[],
   send: (port: number) => readonly string[],
   programs: Programs,
+  hosts?: TwoHosts,
 ): Promise<TransferResult> {
-  const receiver = new Child(programs.node, receive, {
+  const receiver = startOn(hosts?.receiver, programs.node, receive, {
     name: 'ballast-receive',
     watchMemory: true,
   });
@@ -63,7 +67,7 @@ async function between(
   try {
     const port = await receiver.waitForLine(listeningPort, 'where it listens');
     const started = performance.now();
-    sender = new Child(programs.node, send(port), {
+    sender = startOn(hosts?.sender, programs.node, send(port), {
       name: 'ballast-send',
       watchMemory: true,
     });
@@ -103,17 +107,29 @@ export function describeTransfer({
   return `${receive}; ${send}`.replaceAll(/bitmap:\S+/g, 'bitmap:MAP').replaceAll(/\/\S+\//g, '');
 }
 
-function receiveArguments({ destination, receiveArgs = [] }: Transfer, programs: Programs): string[] {
-  return [RECEIVE, destination, '--listen', '127.0.0.1:0', '--json', ...receiveArgs, ...programs.receiveArgs];
+/** `ip netns exec` becomes the program that it starts, so the process is the program's own. */
+function startOn(
+  within: readonly string[] = [],
+  node: string,
+  args: readonly string[],
+  options: ConstructorParameters<typeof Child>[2],
+): Child {
+  const [command = node, ...rest] = [...within, node, ...args];
+  return new Child(command, rest, options);
+}
+
+function receiveArguments({ destination, receiveArgs = [], hosts }: Transfer, programs: Programs): string[] {
+  const listen = hosts === undefined ? ['--listen', '127.0.0.1:0'] : ['--listen', `${hosts.address}:0`, '--insecure'];
+  return [RECEIVE, destination, ...listen, '--json', ...receiveArgs, ...programs.receiveArgs];
 }
 
 function sendArguments(
-  { source, strategy, balloon = [], sendArgs = [] }: Transfer,
+  { source, strategy, balloon = [], sendArgs = [], hosts }: Transfer,
   port: number,
   programs: Programs,
 ): string[] {
   const options = [...strategyArguments(strategy, balloon), ...sendArgs, ...programs.sendArgs];
-  return [SEND, source, '--to', `127.0.0.1:${port}`, '--json', ...options];
+  return [SEND, source, '--to', `${hosts?.address ?? '127.0.0.1'}:${port}`, '--json', ...options];
 }
 
 function strategyArguments(strategy: Strategy | undefined, balloon: readonly string[]): string[] {

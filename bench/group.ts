@@ -6,6 +6,7 @@ import type { PrivateFolder } from './folder.js';
 import type { Run } from './layout.js';
 import type { MemoryFile } from './memory-file.js';
 import { type Peer, whyMissing } from './peers.js';
+import type { TwoHosts } from './two-hosts.js';
 import { verifySame } from './verify.js';
 import { warmMemory } from './warm.js';
 
@@ -22,7 +23,7 @@ export interface Group {
   readonly rows: readonly Row[];
 }
 
-export const GROUP_NAMES = ['peers', 'layout', 'ways', 'strategies', 'scale', 'live'] as const;
+export const GROUP_NAMES = ['peers', 'layout', 'ways', 'strategies', 'scale', 'live', 'compress', 'bandwidth'] as const;
 export type GroupName = (typeof GROUP_NAMES)[number];
 
 /** What a group needs to measure itself. */
@@ -56,6 +57,7 @@ export interface BallastOptions {
   readonly balloon?: readonly string[];
   readonly sendArgs?: readonly string[];
   readonly receiveArgs?: readonly string[];
+  readonly hosts?: TwoHosts;
   /** Runs that the destination must hold as zeros. */
   readonly emptied?: readonly Run[];
   /** No file is left that could be compared; the two roots still are. */

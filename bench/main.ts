@@ -5,6 +5,8 @@ import { interleave, type OnStep } from './contender.js';
 import { describeFolder, findFolder, makePrivateFolder, namedFolder } from './folder.js';
 import { formatBytes, formatSeconds } from './format.js';
 import { type Bench, GIB, type Group, GROUP_NAMES, type GroupName, type GroupPlan } from './group.js';
+import { bandwidthPlan } from './group-bandwidth.js';
+import { compressPlan } from './group-compress.js';
 import { layoutPlan } from './group-layout.js';
 import { livePlan } from './group-live.js';
 import { peersPlan } from './group-peers.js';
@@ -29,7 +31,16 @@ interface Options {
   readonly receiveArg: readonly string[];
 }
 
-const PLANS: readonly GroupPlan[] = [peersPlan, layoutPlan, waysPlan, strategiesPlan, scalePlan, livePlan];
+const PLANS: readonly GroupPlan[] = [
+  peersPlan,
+  layoutPlan,
+  waysPlan,
+  strategiesPlan,
+  scalePlan,
+  livePlan,
+  compressPlan,
+  bandwidthPlan,
+];
 const RUNS = 5;
 const QUICK = { runs: 3, shrink: 4 };
 const SMALLEST_SHRINK = 64;

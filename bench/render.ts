@@ -4,6 +4,7 @@ import type { Measurement, Row } from './contender.js';
 import { formatBytes, formatCount, formatRate, formatRatio, formatSeconds } from './format.js';
 import { DEFAULT_STRATEGY } from './group-strategies.js';
 import { QEMU } from './group-live.js';
+import { RANDOM_AS_IT_IS, TEXT_AS_IT_IS } from './group-compress.js';
 import { LONG_RUN } from './group-layout.js';
 import { BALLAST, LIMIT } from './group-peers.js';
 import { SMALLEST } from './group-scale.js';
@@ -71,6 +72,8 @@ const COLUMNS: Readonly<Record<Group['name'], readonly Column[]>> = {
     { head: 'after, source', cell: counted(({ counters }) => counters?.['sourceAfter'], formatBytes) },
     { head: 'after, destination', cell: counted(({ counters }) => counters?.['destinationAfter'], formatBytes) },
   ],
+  compress: [TIME, RATE, timeAgainst(TEXT_AS_IT_IS, 'text'), timeAgainst(RANDOM_AS_IT_IS, 'random'), WIRE, ANONYMOUS],
+  bandwidth: [TIME, WIRE, { head: 'rate ÷ cap', cell: counted(shareOfCap, (share) => (share / 1000).toFixed(3)) }],
   scale: [TIME, timeAgainst(SMALLEST, SMALLEST), WIRE, ANONYMOUS],
 };
 
@@ -164,6 +167,14 @@ function counted(read: (run: Measurement) => number | undefined, format: (value:
 function controlBytes({ wireBytes, counters }: Measurement): number | undefined {
   const dataBytes = counters?.['sentBytes'] ?? counters?.['dataBytes'];
   return wireBytes === undefined || dataBytes === undefined ? undefined : wireBytes - dataBytes;
+}
+
+/** In thousandths, since what is counted is rounded. */
+function shareOfCap({ wireBytes, counters }: Measurement): number | undefined {
+  const [seconds, cap] = [counters?.['seconds'], counters?.['capBytesPerSecond']];
+  return wireBytes === undefined || seconds === undefined || cap === undefined
+    ? undefined
+    : (1000 * wireBytes) / seconds / cap;
 }
 
 function timeAgainst(name: string, short: string): Column {
