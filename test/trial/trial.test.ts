@@ -182,3 +182,22 @@ test('a trial without a receiver, and one whose options contradict each other, a
     failedClearly(t, await runSender(t, args), 2, sentence);
   }
 });
+
+test('compression and the number of channels are varied, too, and each combination is measured', async (t) => {
+  const args = ['--runs', '1', '--strategies', 'bitmap', '--channels', '1,2', '--compress', 'none,lz4'];
+  const { end, report } = await runTrialProgram(t, await trialScene(t), args);
+  t.is(end.status, 0, end.stderr);
+  t.deepEqual(
+    report.cells.map(({ channels, compress, errorPercent }) => [channels, compress, errorPercent === null]),
+    [
+      [1, 'none', false],
+      [1, 'lz4', true],
+      [2, 'none', false],
+      [2, 'lz4', true],
+    ],
+  );
+  const [plain, compressed] = report.cells;
+  t.true((compressed?.wire?.data ?? Infinity) < (plain?.wire?.data ?? 0));
+  t.true((compressed?.causes?.sender.compress ?? 0) > 0);
+  for (const { wire } of report.cells) t.true(wire !== null && wire.control > 0 && wire.control < 10_000);
+});

@@ -66,6 +66,7 @@ export async function sendLeaves(reads: PageReads, scan: ExtentSet, to: LeafDest
       stopwatch.switchTo(Cause.hash);
       const digest = digestOf(pages);
       to.manifest.set(leaf, mask, digest);
+      if (to.pool.compression !== undefined) stopwatch.switchTo(Cause.compress);
       const held = to.holdings === undefined ? undefined : await to.holdings.find(to.region, leaf);
       if (held === undefined) {
         batch.add(leaf, mask, mask, pages.length, digest);

@@ -3,6 +3,7 @@ import { BallastError, ErrorCode } from '@ballast/shared/errors';
 import { MIN_BANDWIDTH, parseAddress } from '@ballast/shared/transport';
 import type { Command } from 'commander';
 import { parseChannels } from './channels-option.js';
+import { CompressionChoice } from '../compression/choice.js';
 import { STRATEGY_NAMES, type StrategyName } from '../strategy.js';
 import { REPORT_FORMATS, reportFormatOf } from '../trial/report/formats.js';
 
@@ -24,6 +25,7 @@ export function addTrialOptions(command: Command): void {
     .option('--channels <NUMBERS>', 'with how many, such as 1,2 or auto (default: 1)', (text: string) =>
       list(text).map(parseChannels),
     )
+    .option('--compress <HOWS>', 'compressed how, such as none,zstd (default: none)', parseCompress)
     .option('--runs <N>', 'how often each combination is measured', (text: string) => whole(text, 1, MOST_RUNS), 5)
     .option('--seed <N>', 'the order of the runs, to do them again (default: a new one)', (text: string) =>
       whole(text, 0, 2 ** 32 - 1),
@@ -60,6 +62,18 @@ function parseStrategies(text: string): readonly StrategyName[] {
     return name;
   });
   return [...new Set(names)];
+}
+
+function parseCompress(text: string): CompressionChoice[] {
+  return list(text).map((word) => {
+    const how = Object.values(CompressionChoice).find((known) => known === word);
+    if (how === undefined)
+      throw new BallastError(
+        ErrorCode.USAGE,
+        `'${word}' is no compression; expected some of ${Object.values(CompressionChoice).join(',')}`,
+      );
+    return how;
+  });
 }
 
 function whole(text: string, least: number, most: number): number {

@@ -3,6 +3,7 @@ import { formatDuration, isInteractive, printable, type ActionContext, type Comm
 import { BallastError, ErrorCode, systemCode } from '@ballast/shared/errors';
 import type { Address } from '@ballast/shared/transport';
 import type { BalloonOrigin } from '../balloon/balloon-map.js';
+import type { CompressionChoice } from '../compression/choice.js';
 import type { ReadMethod } from '../source/memory-source.js';
 import type { StrategyName } from '../strategy.js';
 import { cellLabel } from '../trial/setting.js';
@@ -20,6 +21,7 @@ export interface TrialCliOptions extends CommonOptions {
   readonly strategies: readonly StrategyName[];
   readonly bandwidths?: readonly number[];
   readonly channels?: readonly (number | undefined)[];
+  readonly compress?: CompressionChoice | readonly CompressionChoice[];
   readonly runs: number;
   readonly seed?: number;
   readonly report?: readonly string[];
@@ -45,7 +47,7 @@ export async function runTrialCommand(options: TrialCliOptions, context: ActionC
   const report = options.predict === true ? await predicted(options, context) : await measured(options, context);
   const { output } = context;
   output.print(trialText(report, output.style.columns));
-  const paths = options.report ?? [];
+  const paths = [options.report ?? []].flat();
   for (const path of paths) writeReport(path, report);
   output.event({ event: 'trial-done', ...report });
   if (report.failure !== null) throw new BallastError(report.failure.code, sentenceOf(report));
@@ -81,7 +83,8 @@ async function measured(
     to,
     strategies: options.strategies,
     ...(options.bandwidths && { bandwidths: options.bandwidths }),
-    ...(options.channels && { channels: options.channels }),
+    ...(options.channels && { channels: [options.channels].flat() }),
+    ...(options.compress && { compress: [options.compress].flat() }),
     runs: options.runs,
     ...(seed === undefined ? {} : { seed }),
     ...(balloon && { balloon }),

@@ -1,3 +1,4 @@
+import type { CompressionChoice } from '../compression/choice.js';
 import type { StrategyName } from '../strategy.js';
 
 /** One combination that is measured; a cell of the result. */
@@ -7,6 +8,7 @@ export interface Cell {
   readonly bandwidth: number | undefined;
   /** Connections that carry pages; undefined to let the sender choose. */
   readonly channels: number | undefined;
+  readonly compress: CompressionChoice;
 }
 
 /** What is varied. Every value of one is combined with every value of the others. */
@@ -14,6 +16,7 @@ export interface Variation {
   readonly strategies: readonly StrategyName[];
   readonly bandwidths: readonly (number | undefined)[];
   readonly channels: readonly (number | undefined)[];
+  readonly compress: readonly CompressionChoice[];
 }
 
 /** A run that is to be made: which cell, and in which round. Round 0 warms up and is not counted. */
@@ -22,9 +25,13 @@ export interface PlannedRun {
   readonly round: number;
 }
 
-export function cellsOf({ strategies, bandwidths, channels }: Variation): Cell[] {
+export function cellsOf({ strategies, bandwidths, channels, compress }: Variation): Cell[] {
   return bandwidths.flatMap((bandwidth) =>
-    channels.flatMap((count) => strategies.map((strategy) => ({ strategy, bandwidth, channels: count }))),
+    channels.flatMap((count) =>
+      compress.flatMap((how) =>
+        strategies.map((strategy) => ({ strategy, bandwidth, channels: count, compress: how })),
+      ),
+    ),
   );
 }
 

@@ -45,11 +45,12 @@ export async function predictTrial(options: PredictionOptions): Promise<TrialRep
     options.scanRate === undefined
       ? measured
       : { ...measured, dataScanRate: options.scanRate, zeroScanRate: options.scanRate };
-  const cells = cellsOf({ strategies, bandwidths, channels: [1] }).map(
+  const cells = cellsOf({ strategies, bandwidths, channels: [1], compress: ['none'] }).map(
     ({ strategy, bandwidth = Infinity }): CellReport => ({
       strategy,
       bandwidth: bandwidth === Infinity ? null : bandwidth,
       channels: 1,
+      compress: 'none',
       runs: [],
       seconds: null,
       wire: null,

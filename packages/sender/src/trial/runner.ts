@@ -66,7 +66,7 @@ export async function measureRun(
   options: RunOptions,
   onProgress: (progress: ProgressEvent) => void,
 ): Promise<{ run: RunReport; receiver: Machine }> {
-  const { strategy, bandwidth, channels } = cell;
+  const { strategy, bandwidth, channels, compress } = cell;
   const { files, to, balloon, read, tls, timeoutMs, signal } = options;
   const knowsBalloon = STRATEGIES[strategy].identify === Identify.ask;
   return await whileBusy(async () => {
@@ -79,6 +79,7 @@ export async function measureRun(
       ...(timeoutMs === undefined ? {} : { timeoutMs }),
       ...(signal && { signal }),
       strategy,
+      compress,
       // Who scans everything does not read the map either.
       balloon: knowsBalloon ? (balloon ?? [{ kind: 'auto' }]) : [{ kind: 'none' }],
       ...(bandwidth === undefined ? {} : { bandwidth }),
@@ -102,12 +103,12 @@ function runReport(
   { sender, receiver, tableBytes: hashes }: TransferMeasurement,
 ): RunReport {
   const whiteouts = WHITEOUT_SIZE * result.whiteouts;
-  const control = result.wireBytes - result.sentBytes - hashes - whiteouts - result.mapBytes;
+  const control = result.wireBytes - result.storedBytes - hashes - whiteouts - result.mapBytes;
   return {
     round,
     channels: Math.max(1, sender.threads.length - 1),
     seconds: mainOf(sender).seconds,
-    wire: wireBytes({ data: result.sentBytes, hashes, whiteouts, map: result.mapBytes, control }),
+    wire: wireBytes({ data: result.storedBytes, hashes, whiteouts, map: result.mapBytes, control }),
     whiteoutPages: result.whiteouts,
     scannedPages: result.scannedPages,
     askedPages: result.askedPages,

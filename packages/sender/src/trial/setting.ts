@@ -1,3 +1,4 @@
+import type { CompressionChoice } from '../compression/choice.js';
 import type { StrategyName } from '../strategy.js';
 
 /** What a strategy was measured under. */
@@ -6,6 +7,7 @@ export interface Setting {
   readonly bandwidth: number | null;
   /** Connections that carry pages; null where the sender chose. */
   readonly channels: number | null;
+  readonly compress: CompressionChoice;
 }
 
 /** One combination of a trial. */
@@ -14,7 +16,7 @@ export interface TrialCell extends Setting {
 }
 
 export function isSameSetting(a: Setting, b: Setting): boolean {
-  return a.bandwidth === b.bandwidth && a.channels === b.channels;
+  return a.bandwidth === b.bandwidth && a.channels === b.channels && a.compress === b.compress;
 }
 
 /** The settings that cells were measured under, each once, in their order. */
@@ -28,6 +30,7 @@ export function settingLabel(setting: Setting, all: readonly Setting[]): string 
   return [
     ...(differs(({ bandwidth }) => bandwidth) ? [formatBandwidth(setting.bandwidth)] : []),
     ...(differs(({ channels }) => channels) ? [formatChannels(setting.channels)] : []),
+    ...(differs(({ compress }) => compress) ? [formatCompress(setting.compress)] : []),
   ].join(', ');
 }
 
@@ -36,6 +39,7 @@ export function cellLabel(cell: TrialCell): string {
   const words = [
     ...(cell.bandwidth === null ? [] : [formatBandwidth(cell.bandwidth)]),
     ...(cell.channels === 1 ? [] : [formatChannels(cell.channels)]),
+    ...(cell.compress === 'none' ? [] : [formatCompress(cell.compress)]),
   ];
   return words.length === 0 ? cell.strategy : `${cell.strategy} at ${words.join(', ')}`;
 }
@@ -46,6 +50,10 @@ export function formatBandwidth(bytesPerSecond: number | null): string {
   const bits = 8 * bytesPerSecond;
   const [unit, size] = bits >= 1e9 ? ['Gbit/s', 1e9] : bits >= 1e6 ? ['Mbit/s', 1e6] : ['kbit/s', 1e3];
   return `${Number((bits / size).toPrecision(3))} ${unit}`;
+}
+
+function formatCompress(compress: CompressionChoice): string {
+  return compress === 'none' ? 'uncompressed' : compress === 'auto' ? 'compressed if it pays' : compress;
 }
 
 function formatChannels(channels: number | null): string {

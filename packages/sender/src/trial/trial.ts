@@ -12,6 +12,7 @@ import {
 import { PAGE_SIZE } from '@ballast/shared/memory';
 import { WHITEOUT_SIZE } from '@ballast/shared/protocol';
 import { formatAddress } from '@ballast/shared/transport';
+import type { CompressionChoice } from '../compression/choice.js';
 import { Identify, STRATEGIES, STRATEGY_NAMES, type StrategyName } from '../strategy.js';
 import { answersOf } from './answer.js';
 import { calibrate, machineRates } from './calibrate.js';
@@ -31,6 +32,8 @@ export interface TrialOptions extends RunOptions {
   readonly bandwidths?: readonly number[];
   /** Connections that carry pages; undefined to let the sender choose. Default: 1, as QEMU had in the mail. */
   readonly channels?: readonly (number | undefined)[];
+  /** Whether pages are compressed. Default: none. */
+  readonly compress?: readonly CompressionChoice[];
   /** Runs of each cell that count; one more comes before them. Default: 5. */
   readonly runs?: number;
   /** What the order of the runs follows from. Default: a random one. */
@@ -78,7 +81,13 @@ const DEFAULT_RUNS = 5;
  */
 export async function runTrial(options: TrialOptions): Promise<TrialReport> {
   const { onEvent, signal } = options;
-  const { strategies = STRATEGY_NAMES, bandwidths = [Infinity], channels = [1], runs = DEFAULT_RUNS } = options;
+  const {
+    strategies = STRATEGY_NAMES,
+    bandwidths = [Infinity],
+    channels = [1],
+    compress = ['none'],
+    runs = DEFAULT_RUNS,
+  } = options;
   const seed = options.seed ?? randomInt(2 ** 32);
   const made = new Date().toISOString();
   const started = performance.now();
@@ -103,7 +112,7 @@ export async function runTrial(options: TrialOptions): Promise<TrialReport> {
 
   // Each cell once a round; the first round warms up.
   const caps = bandwidths.map((rate) => (rate === Infinity ? undefined : rate));
-  const cells = cellsOf({ strategies, bandwidths: caps, channels });
+  const cells = cellsOf({ strategies, bandwidths: caps, channels, compress });
   const plan = planRuns(cells.length, runs, seed);
   onEvent?.({ event: 'trial-start', seed, runs, cells: cells.map(nameOf) });
   const measured: RunReport[][] = cells.map(() => []);
@@ -201,7 +210,11 @@ function cellReport(
             receiver: median(runs.map(({ receiver }) => receiver.peakBytes)),
           },
     predicted,
-    errorPercent: seconds === null ? null : (100 * (predicted.seconds - seconds.median)) / seconds.median,
+    // How far pages can be compressed the model does not know.
+    errorPercent:
+      seconds === null || cell.compress !== 'none'
+        ? null
+        : (100 * (predicted.seconds - seconds.median)) / seconds.median,
   };
 }
 
@@ -224,6 +237,6 @@ function missingOf(reports: readonly CellReport[], wanted: number): string[] {
     .map((cell) => `${cellLabel(cell)}: ${wanted - cell.runs.length} of ${wanted} runs`);
 }
 
-function nameOf({ strategy, bandwidth, channels }: Cell): TrialCell {
-  return { strategy, bandwidth: bandwidth ?? null, channels: channels ?? null };
+function nameOf({ strategy, bandwidth, channels, compress }: Cell): TrialCell {
+  return { strategy, bandwidth: bandwidth ?? null, channels: channels ?? null, compress };
 }

@@ -25,11 +25,12 @@ export function trialCsv({ cells }: TrialReport): string {
     'strategy',
     'bandwidth_bytes_per_second',
     'channels',
+    'compress',
     'predicted_seconds',
     ...COLUMNS.map(([name]) => name),
   ];
-  const lines = cells.flatMap(({ strategy, bandwidth, channels, predicted, runs }) => {
-    const first = [strategy, bandwidth ?? 'unlimited', channels ?? 'auto', predicted.seconds];
+  const lines = cells.flatMap(({ strategy, bandwidth, channels, compress, predicted, runs }) => {
+    const first = [strategy, bandwidth ?? 'unlimited', channels ?? 'auto', compress, predicted.seconds];
     if (runs.length === 0) return [[...first, ...COLUMNS.map(() => '')]];
     return runs.map((run) => [...first, ...COLUMNS.map(([, of]) => of(run))]);
   });
