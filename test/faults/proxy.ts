@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { FrameDecoder, decodeControl, FrameType, type ControlKind } from '@ballast/shared/protocol';
-import type { Address } from '@ballast/shared/transport';
+import { boundKernelBuffers, type Address } from '@ballast/shared/transport';
 import type { ExecutionContext } from 'ava';
 
 /** What a fault can do to the connection that the bytes belong to. */
@@ -288,6 +288,8 @@ export class Proxy {
   }
 
   #join(sender: Socket): void {
+    // A thirty-second of the bound, 1 MiB: what a cut costs is to be what the programs had, and not what waits here.
+    boundKernelBuffers(sender, 32);
     const link = new ProxiedConnection(sender, connect({ ...this.target, allowHalfOpen: true }));
     this.#links.add(link);
     const { toReceiver = [], toSender = [] } = this.#faults(this.#connections++);

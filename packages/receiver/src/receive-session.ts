@@ -179,6 +179,7 @@ export class ReceiveSession {
     );
     this.#began = destination.readsBack;
     if (hello.channels > 0) this.#openChannels(caller, destination, holds, listener);
+    else connection.boundKernelBuffers(1);
 
     const { channels } = hello;
     await connection.sendControl({ kind: 'welcome', holds, channels });
@@ -310,6 +311,7 @@ export class ReceiveSession {
         stores: destination.stores.map((store) => store.shared),
         readsBack: destination.readsBack,
         holds,
+        channels: hello.channels,
         old: this.#old.map((copy) => copy.shared),
       },
       {

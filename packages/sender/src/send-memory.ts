@@ -269,6 +269,7 @@ class Session implements Attempts<TransferResult> {
 
     this.#walked.scannedBytes = 0;
     if (channels > 0) this.#channels = this.#openChannels(channels, holds, plans);
+    else connection.boundKernelBuffers(1);
     const progress = this.#reportProgress(connection, plans);
     try {
       // The balloon map once, ahead of all pages, unless the dialect has only whiteouts.
@@ -376,6 +377,7 @@ class Session implements Attempts<TransferResult> {
       dialect: STRATEGIES[this.#strategyName].announce,
       compress: this.#compress,
       holds,
+      channels: count,
       regions: regions.map(({ fd, path, bytes, method }) => ({ fd, path, bytes, method })),
       stretches: Stretches.cut(
         plans,

@@ -10,6 +10,8 @@ import type { ReceivedPart } from '../received-region.js';
 export interface ChannelTask {
   readonly session: Uint8Array;
   readonly tls: ListenerTls | undefined;
+  /** How many channels the session has. */
+  readonly channels: number;
   readonly timeoutMs: number;
   /** Whether to tell where the thread's time went. */
   readonly measure: boolean;

@@ -163,6 +163,7 @@ class ChannelThread {
     const clock = setInterval(readGauges, GAUGE_MS);
     const answers = new Answers(connection, bases);
     try {
+      connection.boundKernelBuffers(this.#task.channels);
       await connection.sendControl({ kind: 'joined' });
       stopwatch.switchTo(Cause.data);
       for (;;) {

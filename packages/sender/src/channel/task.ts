@@ -14,6 +14,8 @@ export interface ChannelTask {
   readonly to: Address;
   readonly tls: TlsDialOptions | undefined;
   readonly connectMs: number;
+  /** How many channels the session has. */
+  readonly channels: number;
   readonly timeoutMs: number;
   readonly inFlightBytes: number;
   /** Bytes a second that this channel sends at most; Infinity for no cap. */

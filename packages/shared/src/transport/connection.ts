@@ -16,6 +16,7 @@ import {
 } from '../protocol/index.js';
 import { Cause, noStopwatch, type Stopwatch } from '../measure/index.js';
 import { duplicateDescriptor } from './descriptor.js';
+import { boundKernelBuffers } from './kernel-buffers.js';
 import { UNPACED_SEGMENTS, inFlightLimit, paceSocket } from './pacing.js';
 import { explainHandshake } from './tls-identity.js';
 
@@ -160,6 +161,14 @@ export class Connection {
   /** Why the connection is unusable, once it is. */
   get failure(): BallastError | undefined {
     return this.#failure;
+  }
+
+  /**
+   * Bounds what the kernel holds for this connection; see `boundKernelBuffers`.
+   * @param connections how many carry the session's pages
+   */
+  boundKernelBuffers(connections: number): void {
+    boundKernelBuffers(this.#socket, connections);
   }
 
   /**

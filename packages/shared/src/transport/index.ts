@@ -3,6 +3,7 @@ export type { Address } from './address.js';
 export { Connection } from './connection.js';
 export type { ConnectionOptions, Incoming, OutgoingFrame } from './connection.js';
 export { descriptorOf, duplicateDescriptor } from './descriptor.js';
+export { boundKernelBuffers } from './kernel-buffers.js';
 export { MIN_BANDWIDTH, paceSocket } from './pacing.js';
 export { accept, adopt, byDataEvents, dial } from './reads.js';
 export type { TlsDialOptions } from './reads.js';
