@@ -25,11 +25,11 @@ test('a guest that writes memory all the time arrives whole, and counts on where
   await scene.assertNothingLeftSet(t);
 });
 
-test('two memory backends arrive each in its place, and the balloon takes no memory there', async (t, image) => {
+test('two memory backends arrive over two channels, each in its place, and the balloon takes no memory there', async (t, image) => {
   t.timeout(120_000);
   const scene = await Scene.start(t, image, { nodes: 2, memoryMiB: 512, staleMiB: 128, balloonMiB: 256 });
   const before = await allocatedBytes(scene.sourceMemory);
-  const { sent } = await scene.move('--source-after', 'quit');
+  const { sent } = await scene.move('--source-after', 'quit', '--channels', '2');
   t.true(Number(sent['freeBytes']) >= 256 * MIB);
   await scene.assertRunsThere(t);
   t.is(await scene.destination.balloonBytes(), 256 * MIB);

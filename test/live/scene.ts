@@ -158,7 +158,7 @@ export class Scene {
   /** The guest counts on there, without a tick missing or repeated, and its memory is what it was. */
   async assertRunsThere(t: ExecutionContext): Promise<void> {
     const before = (await this.log()).ticks.length;
-    await this.destination.waitForTicks(8);
+    await this.destination.waitForTicks(parseSerial(await this.destination.serialText()).ticks.length + 8);
     t.false((await this.source.status().catch(() => 'gone')) === 'running', 'the guest runs in two places');
     await this.#assertSound(t, before + 5);
   }

@@ -267,6 +267,7 @@ export class ReceiveSession {
         continue;
       }
       if (control.kind === 'round' && this.#guest !== undefined && control.number === round + 1) {
+        await this.#absorbChannels(connection, regions, measurement);
         for (const region of regions) region.beginRound();
         const again = wrongLeaves(regions).slice(0, MAX_RESEND_LEAVES);
         await connection.sendControl({ kind: 'received', round, again });

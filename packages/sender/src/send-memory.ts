@@ -4,14 +4,7 @@ import { everyInterval, type SendEvent, type TransferResult } from '@ballast/sha
 import { emptyManifest, manifestRoot, type Manifest, type RegionManifest } from '@ballast/shared/integrity';
 import { Cause, SideMeasurement, type Account, type Machine } from '@ballast/shared/measure';
 import { ExtentSet, LEAF_SIZE, PAGE_SIZE } from '@ballast/shared/memory';
-import {
-  Dialect,
-  MAX_CHANNELS,
-  MAX_REGIONS,
-  SESSION_SIZE,
-  decodeAccount,
-  type Summary,
-} from '@ballast/shared/protocol';
+import { MAX_CHANNELS, MAX_REGIONS, SESSION_SIZE, decodeAccount, type Summary } from '@ballast/shared/protocol';
 import {
   MIN_BANDWIDTH,
   formatAddress,
@@ -21,17 +14,14 @@ import {
   type Connection,
   type TlsDialOptions,
 } from '@ballast/shared/transport';
-import { announceBalloonMap, announcerOf, silentAnnouncer, type AnnounceCounts } from './announcer.js';
+import { silentAnnouncer, type AnnounceCounts } from './announcer.js';
 import { readBalloonMap, type BalloonMap, type BalloonOrigin } from './balloon/balloon-map.js';
 import { checkSource } from './check-source.js';
-import { Channels } from './channel/channels.js';
 import { channelsFor } from './channel/channel-count.js';
-import { Stretches } from './channel/stretches.js';
-import { CompressionChoice, checkCompression, compressionOf, leafCompression } from './compression/choice.js';
+import { CompressionChoice, checkCompression, compressionOf } from './compression/choice.js';
 import { aborted, connectToReceiver } from './connect.js';
-import { HoldingsReader, wholeRegions } from './holdings-reader.js';
+import { FullPass } from './full-pass.js';
 import { sendLeaves, type WalkCounts } from './leaf-sender.js';
-import { BatchPool, batchLimit } from './page-batch.js';
 import { withRetries, type Attempts } from './retry.js';
 import { MemorySource, type ReadMethod } from './source/memory-source.js';
 import {
@@ -103,11 +93,6 @@ const DEFAULT_RETRY_MS = 60_000;
  * pauses that double; a new attempt asks at once, while the receiver still waits.
  */
 const RECONNECT_MS = 4000;
-/** Bytes that wait in this process for the kernel, in all channels together. */
-const IN_FLIGHT_BYTES = 4 << 20;
-const MIN_IN_FLIGHT_BYTES = 1 << 20;
-/** Batches in use at once: those that the socket holds (4 MiB at most), one being filled, and one to spare. */
-const BATCHES = 8;
 /** Rounds of sending leaves again; each leaf of them may fail a few times, and the receiver counts those. */
 const MAX_RESEND_ROUNDS = 64;
 
@@ -154,8 +139,8 @@ class Session implements Attempts<TransferResult> {
   readonly #announced: AnnounceCounts = { whiteouts: 0, mapBytes: 0 };
   readonly #walked: WalkCounts = { scannedBytes: 0, sentBytes: 0, storedBytes: 0, tableBytes: 0 };
   #earlierWireBytes = 0;
-  /** Of the connection at hand. */
-  #channels: Channels | undefined;
+  /** On the connection at hand. */
+  #pass: FullPass | undefined;
   /** The result, from the moment on at which the receiver may have published. */
   #committed: (() => TransferResult) | undefined;
 
@@ -186,7 +171,7 @@ class Session implements Attempts<TransferResult> {
   }
 
   get progress(): number {
-    return this.#walked.sentBytes + (this.#channels?.sentBytes ?? 0);
+    return this.#walked.sentBytes + (this.#pass?.sentBytes ?? 0);
   }
 
   /** @throws BallastError why the connection, or the transfer, ended */
@@ -205,7 +190,7 @@ class Session implements Attempts<TransferResult> {
       return result;
     } catch (error) {
       const reason = BallastError.from(error);
-      await Promise.all([connection.abort(reason), this.#closeChannels(reason)]);
+      await Promise.all([connection.abort(reason), this.#pass?.close(reason)]);
       throw this.#committed === undefined ? reason : unacknowledged(reason);
     } finally {
       this.#earlierWireBytes += connection.bytesOut + connection.bytesIn;
@@ -268,44 +253,12 @@ class Session implements Attempts<TransferResult> {
     this.#options.onEvent?.({ event: 'connected', peer, resumes: holds, channels: Math.max(channels, 1) });
 
     this.#walked.scannedBytes = 0;
-    if (channels > 0) this.#channels = this.#openChannels(channels, holds, plans);
-    else connection.boundKernelBuffers(1);
+    const pass = this.#beginPass(plans);
     const progress = this.#reportProgress(connection, plans);
     try {
-      // The balloon map once, ahead of all pages, unless the dialect has only whiteouts.
-      if (strategy.announce !== Dialect.whiteouts) {
-        stopwatch.switchTo(Cause.sendMap);
-        for (const [region, plan] of plans.entries())
-          await announceBalloonMap(connection, region, plan.free, this.#announced);
-      }
-
       // Every page that may hold something: read, scan, hash, and send what the destination lacks.
       const manifest = emptyManifest(regionBytes);
-      const pool = new BatchPool(BATCHES, batchLimit(this.#bandwidth), leafCompression(this.#compress));
-      if (this.#channels !== undefined) {
-        stopwatch.switchTo(Cause.wait);
-        const accounts = await Promise.race([this.#channels.finish(manifest), thrown(connection.failed())]);
-        for (const account of accounts) measurement?.add(account);
-        stopwatch.switchTo(Cause.agree);
-        await this.#closeChannels(aborted());
-      } else {
-        const holdings = holds ? new HoldingsReader(connection, wholeRegions(regionBytes)) : undefined;
-        for (const [index, region] of regions.entries()) {
-          const pages = { region: index, first: 0, end: region.bytes / PAGE_SIZE };
-          await sendLeaves(region.reads, planOf(plans, index).scan, {
-            connection,
-            pool,
-            region: index,
-            announcer: announcerOf(strategy.announce, connection, pages, this.#announced),
-            holdings,
-            manifest: regionOf(manifest, index),
-            counts: this.#walked,
-          });
-        }
-        await holdings?.drain();
-      }
-      stopwatch.switchTo(Cause.agree);
-      for (const region of regions) region.checkSize();
+      await pass.send(connection, { holds, channels }, manifest);
       const { scannedBytes } = this.#walked;
       if (this.#options.checkSource === true) {
         progress.phase = 'check';
@@ -329,7 +282,7 @@ class Session implements Attempts<TransferResult> {
         for (const [index, region] of regions.entries()) {
           await sendLeaves(region.reads, leavesAgain(answer.leaves, index, planOf(plans, index)), {
             connection,
-            pool,
+            pool: pass.pool,
             region: index,
             announcer: silentAnnouncer,
             holdings: undefined,
@@ -362,44 +315,24 @@ class Session implements Attempts<TransferResult> {
     this.#options.onMeasured?.({ sender, receiver, receiverMachine: machine, tableBytes });
   }
 
-  #openChannels(count: number, holds: boolean, plans: readonly RegionPlan[]): Channels {
+  #beginPass(plans: readonly RegionPlan[]): FullPass {
     const { to, timeoutMs = DEFAULT_TIMEOUT_MS } = this.#options;
-    const { regions } = this.#source;
-    return Channels.start(count, {
-      to,
-      tls: this.#tls,
-      connectMs: Math.min(timeoutMs, RECONNECT_MS),
-      timeoutMs,
-      bandwidth: this.#bandwidth / count,
-      inFlightBytes: Math.max(IN_FLIGHT_BYTES / count, MIN_IN_FLIGHT_BYTES),
-      session: this.#token,
-      measure: this.#measurement !== undefined,
+    this.#earlierWireBytes += this.#pass?.wireBytes ?? 0;
+    this.#pass = new FullPass({
+      source: this.#source,
+      plans,
       dialect: STRATEGIES[this.#strategyName].announce,
       compress: this.#compress,
-      holds,
-      channels: count,
-      regions: regions.map(({ fd, path, bytes, method }) => ({ fd, path, bytes, method })),
-      stretches: Stretches.cut(
-        plans,
-        regions.map(({ bytes }) => bytes),
-      ).shared,
-      cursor: new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT),
+      bandwidth: this.#bandwidth,
+      to,
+      tls: this.#tls,
+      timeoutMs,
+      session: this.#token,
+      measurement: this.#measurement,
+      announced: this.#announced,
+      walked: this.#walked,
     });
-  }
-
-  /** Ends the threads, and takes over what they have counted. */
-  async #closeChannels(reason: BallastError): Promise<void> {
-    const channels = this.#channels;
-    if (channels === undefined) return;
-    await channels.close(reason);
-    this.#channels = undefined;
-    this.#walked.scannedBytes += channels.scannedBytes;
-    this.#walked.sentBytes += channels.sentBytes;
-    this.#walked.tableBytes += channels.tableBytes;
-    this.#walked.storedBytes += channels.storedBytes;
-    this.#announced.whiteouts += channels.whiteouts;
-    this.#announced.mapBytes += channels.mapBytes;
-    this.#earlierWireBytes += channels.wireBytes;
+    return this.#pass;
   }
 
   /** The receiver had published, and its word of it got lost with the connection before. */
@@ -444,7 +377,7 @@ class Session implements Attempts<TransferResult> {
         this.#options.onEvent?.({
           event: 'progress',
           phase: report.phase,
-          doneBytes: this.#walked.scannedBytes + (this.#channels?.scannedBytes ?? 0),
+          doneBytes: this.#walked.scannedBytes + (this.#pass?.scannedBytes ?? 0),
           totalBytes,
           wireBytes: this.#wireBytes(connection),
           seconds: this.#seconds(),
@@ -455,18 +388,12 @@ class Session implements Attempts<TransferResult> {
   }
 
   #wireBytes(connection: Connection): number {
-    const channelBytes = this.#channels?.wireBytes ?? 0;
-    return this.#earlierWireBytes + channelBytes + connection.bytesOut + connection.bytesIn;
+    return this.#earlierWireBytes + (this.#pass?.wireBytes ?? 0) + connection.bytesOut + connection.bytesIn;
   }
 
   #seconds(): number {
     return (performance.now() - this.#started) / 1000;
   }
-}
-
-/** @throws what `failure` resolves with */
-async function thrown(failure: Promise<BallastError>): Promise<never> {
-  throw await failure;
 }
 
 /** The connection ended between `commit` and the word of it: nobody here knows whether the files have their names. */

@@ -65,6 +65,7 @@ export async function runMove(
     timeoutMs: options.timeout * 1000,
     retryMs: options.retry * 1000,
     ...tlsOptions(options),
+    ...(options.channels === undefined ? {} : { channels: options.channels }),
     ...(options.bandwidth === undefined ? {} : { bandwidth: options.bandwidth }),
     ...(downtimeLimit === undefined ? {} : { downtimeLimitMs: downtimeLimit }),
     ...(maxRounds === undefined ? {} : { maxRounds }),

@@ -12,20 +12,23 @@ import { ExtentSet, LEAF_SIZE, PAGE_SIZE } from '@ballast/shared/memory';
 import { Dialect, FrameType, MAX_PAYLOAD, SESSION_SIZE, type Summary } from '@ballast/shared/protocol';
 import {
   formatAddress,
+  isLoopback,
   readTlsIdentity,
   type Address,
   type Connection,
   type TlsDialOptions,
 } from '@ballast/shared/transport';
-import { announceBalloonMap, announcerOf, type AnnounceCounts } from '../announcer.js';
+import type { AnnounceCounts } from '../announcer.js';
 import { readBalloonMap, type BalloonMap } from '../balloon/balloon-map.js';
-import { CompressionChoice, checkCompression, compressionOf, leafCompression } from '../compression/choice.js';
+import { CompressionChoice, checkCompression, compressionOf } from '../compression/choice.js';
+import { channelsFor } from '../channel/channel-count.js';
 import { aborted, connectToReceiver } from '../connect.js';
-import { HoldingsReader, wholeRegions } from '../holdings-reader.js';
-import { sendLeaves, type WalkCounts } from '../leaf-sender.js';
-import { BatchPool, batchLimit } from '../page-batch.js';
+import { FullPass } from '../full-pass.js';
+import type { WalkCounts } from '../leaf-sender.js';
+import type { BatchPool } from '../page-batch.js';
 import { withRetries, type Attempts } from '../retry.js';
 import { MemorySource } from '../source/memory-source.js';
+import type { RegionPlan } from '../strategy.js';
 import { askDestination, DestinationWord } from './ask-destination.js';
 import { Convergence } from './convergence.js';
 import { LeafDigester } from './leaf-digests.js';
@@ -57,6 +60,8 @@ export interface MoveOptions {
   readonly sourceAfter?: SourceAfter;
   /** Threads that find out what has changed. Default: 2. */
   readonly threads?: number;
+  /** As in SendOptions; for the first round. */
+  readonly channels?: number;
   /** Bytes a second that the connection may take. Default: no limit. */
   readonly bandwidth?: number;
   /** As in SendOptions. */
@@ -77,7 +82,6 @@ const DEFAULT_RETRY_MS = 60_000;
 const DEFAULT_DOWNTIME_MS = 300;
 const DEFAULT_MAX_ROUNDS = 30;
 const DEFAULT_THREADS = 2;
-const BATCHES = 8;
 /**
  * The round in which hints of what was sent are made, so that from then on only changed pages of a leaf travel: an idle
  * guest is gone before, and pays nothing for them.
@@ -210,6 +214,8 @@ class LiveMove implements Attempts<LiveResult> {
   readonly #walked: WalkCounts = { scannedBytes: 0, sentBytes: 0, storedBytes: 0, tableBytes: 0 };
   #stage: MoveStage = MoveStage.rounds;
   #earlierWireBytes = 0;
+  /** The first round of the connection at hand. */
+  #pass: FullPass | undefined;
   #askedPages = 0;
   #balloon: BalloonMap;
 
@@ -274,12 +280,33 @@ class LiveMove implements Attempts<LiveResult> {
       return result;
     } catch (error) {
       // The destination's guest is quit before it closes the connection; then this one goes on.
-      await connection.abort(BallastError.from(error));
+      const reason = BallastError.from(error);
+      await Promise.all([connection.abort(reason), this.#pass?.close(reason)]);
       throw await this.#settle(BallastError.from(error));
     } finally {
       this.#earlierWireBytes += connection.bytesOut + connection.bytesIn;
       signal?.removeEventListener('abort', onAbort);
     }
+  }
+
+  #beginPass(plans: readonly RegionPlan[]): FullPass {
+    const { to, timeoutMs = DEFAULT_TIMEOUT_MS, bandwidth = Infinity } = this.#options;
+    this.#earlierWireBytes += this.#pass?.wireBytes ?? 0;
+    this.#pass = new FullPass({
+      source: this.#source,
+      plans,
+      dialect: Dialect.ranges,
+      compress: this.#options.compress ?? CompressionChoice.none,
+      bandwidth,
+      to,
+      tls: this.#tls,
+      timeoutMs,
+      session: this.#token,
+      measurement: undefined,
+      announced: this.#announced,
+      walked: this.#walked,
+    });
+    return this.#pass;
   }
 
   async #connect(): Promise<Connection> {
@@ -289,9 +316,13 @@ class LiveMove implements Attempts<LiveResult> {
 
   /** The sender's side of a live move, as the data flows. */
   async #move(connection: Connection): Promise<LiveResult> {
-    const { bandwidth = Infinity, compress = CompressionChoice.none } = this.#options;
+    const { to, bandwidth = Infinity, compress = CompressionChoice.none } = this.#options;
     const { regions } = this.#source;
     const regionBytes = regions.map((region) => region.bytes);
+    const scans = scansOf(this.#source, this.#balloon);
+    const plans = scans.map((scan, index) => ({ scan, free: this.#balloon.free[index] ?? ExtentSet.empty }));
+    // The rounds after the first carry little, and the device state comes after them: for those one connection does.
+    const asked = channelsFor(this.#options.channels, { plans, sharesCores: isLoopback(to.host), bandwidth });
     await connection.sendControl({
       kind: 'hello',
       session: this.#token,
@@ -299,22 +330,23 @@ class LiveMove implements Attempts<LiveResult> {
       dialect: Dialect.ranges,
       compress: compressionOf(compress),
       dataBytesAtMost: regions.reduce((sum, { bytes, allocatedBytes }) => sum + Math.min(bytes, allocatedBytes), 0),
-      // The rounds after the first carry little, and the device state must come after them: one connection does.
-      channels: 0,
+      channels: asked,
       live: true,
     });
     const welcome = await connection.expect('welcome');
+    if (welcome.channels > asked)
+      throw new BallastError(ErrorCode.PROTOCOL, `${connection.peer} wants more channels than it was asked for`);
     this.accepted = true;
     this.#options.onEvent?.({
       event: 'connected',
-      peer: formatAddress(this.#options.to),
+      peer: formatAddress(to),
       resumes: welcome.holds,
-      channels: 1,
+      channels: Math.max(welcome.channels, 1),
     });
-    const holdings = welcome.holds ? new HoldingsReader(connection, wholeRegions(regionBytes)) : undefined;
 
     const sent = regions.map((region) => new SentRegion(region));
-    const pool = new BatchPool(BATCHES, batchLimit(bandwidth), leafCompression(compress));
+    const pass = this.#beginPass(plans);
+    const { pool } = pass;
     const rounds: LiveRound[] = [];
     const { downtimeLimitMs = DEFAULT_DOWNTIME_MS, maxRounds = DEFAULT_MAX_ROUNDS } = this.#options;
     const convergence = new Convergence(downtimeLimitMs, maxRounds);
@@ -324,24 +356,12 @@ class LiveMove implements Attempts<LiveResult> {
       // Round 1: all that may hold something, as in any transfer.
       let roundBegan = performance.now();
       let gauges = this.#gauges(connection);
-      const scans = scansOf(this.#source, this.#balloon);
       progress.begin(1, scans);
-      for (const [region, free] of this.#balloon.free.entries())
-        await announceBalloonMap(connection, region, free, this.#announced);
-      for (const [index, region] of regions.entries()) {
-        const pages = { region: index, first: 0, end: region.bytes / PAGE_SIZE };
-        await sendLeaves(region.reads, scans[index] ?? ExtentSet.empty, {
-          connection,
-          pool,
-          region: index,
-          announcer: announcerOf(Dialect.ranges, connection, pages, this.#announced),
-          holdings,
-          manifest: sentOf(sent, index).manifest,
-          counts: this.#walked,
-        });
-        region.checkSize();
-      }
-      await holdings?.drain();
+      await pass.send(
+        connection,
+        welcome,
+        sent.map(({ manifest }) => manifest),
+      );
       await this.#endRound(connection, 1, sent);
       rounds.push(this.#roundOf(1, roundBegan, gauges, connection));
       let rate = rateOf(
@@ -677,7 +697,7 @@ class LiveMove implements Attempts<LiveResult> {
           event: 'progress',
           phase: report.phase,
           round,
-          doneBytes: Math.min(this.#walked.scannedBytes - scannedBefore, totalBytes),
+          doneBytes: Math.min(this.#walked.scannedBytes + (this.#pass?.scannedBytes ?? 0) - scannedBefore, totalBytes),
           totalBytes,
           wireBytes: this.#wireBytes(connection),
           seconds: this.#seconds(),
@@ -691,7 +711,7 @@ class LiveMove implements Attempts<LiveResult> {
   }
 
   #wireBytes(connection: Connection): number {
-    return this.#earlierWireBytes + connection.bytesOut + connection.bytesIn;
+    return this.#earlierWireBytes + (this.#pass?.wireBytes ?? 0) + connection.bytesOut + connection.bytesIn;
   }
 
   #seconds(): number {
