@@ -5,7 +5,7 @@ import test from 'ava';
 import { STRATEGY_NAMES, sendMemory, type SendEvent } from '@ballast/sender';
 import type { ReceiveEvent } from '@ballast/receiver';
 import { channelPreamble } from '@ballast/shared/protocol';
-import { cutAfter, flipEvery, Proxy } from '../faults/proxy.js';
+import { cutAfter, flipEvery, Proxy, stallAfter } from '../faults/proxy.js';
 import { MIB, OVERHEAD, overwritePages, scene, takesPages } from '../faults/scenes.js';
 import {
   Fill,
@@ -159,6 +159,31 @@ test.serial('bits that flip on a channel are found, told, and the leaves sent ag
   t.true(flips.flips > 0);
   t.true(warnings.length >= flips.flips, `${warnings.length} of ${flips.flips} were told: ${warnings.join('; ')}`);
 });
+
+test.serial(
+  'a channel that is slow to say what it is has got heartbeats meanwhile, and joins all the same',
+  async (t) => {
+    const { source, copy } = await scene(t, MIXED);
+    const retries: SendEvent[] = [];
+    const { sent, received } = await transfer({
+      from: [source],
+      to: [copy],
+      via: async (receiver) => {
+        const proxy = await Proxy.open(t, receiver, (n) => ({ toReceiver: n > 0 ? [stallAfter(1, 900)] : [] }));
+        return proxy.address;
+      },
+      send: {
+        channels: 2,
+        onEvent(event) {
+          if (event.event === 'retry') retries.push(event);
+        },
+      },
+    });
+    t.deepEqual(retries, []);
+    t.is(firstWrongPage(copy, MIXED), undefined);
+    t.is(received.root, sent.root);
+  },
+);
 
 test.serial('a stranger that wants to be a channel gets nothing, and disturbs nobody', async (t) => {
   const { source, copy } = await scene(t, MIXED);

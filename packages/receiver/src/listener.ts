@@ -95,7 +95,7 @@ export class Listener {
       onChannel: (socket, index, rest) => {
         const address = addressOf(socket);
         if (this.#channels === undefined) this.#turnedAway(address, noSession());
-        else this.#channels({ index, fd: duplicateDescriptor(socket), rest, greeted: false, address });
+        else this.#channels({ index, fd: duplicateDescriptor(socket), rest, sent: undefined, address });
         socket.destroy();
       },
       onFailed: (socket, error) => {
@@ -214,7 +214,7 @@ export class Listener {
       const opening = await connection.opening();
       if (opening.kind === 'channel') {
         if (this.#channels === undefined) throw noSession();
-        this.#channels({ index: opening.index, ...connection.handOver(), greeted: true, address });
+        this.#channels({ index: opening.index, ...connection.handOver(), address });
         return;
       }
       const first = await connection.expect('hello', 'measure', 'probe');

@@ -2,6 +2,7 @@ import type { Compression } from '@ballast/shared/compression';
 import type { ErrorCode } from '@ballast/shared/errors';
 import type { ThreadAccount } from '@ballast/shared/measure';
 import type { Dialect } from '@ballast/shared/protocol';
+import type { SentBefore } from '@ballast/shared/transport';
 import type { SharedStore } from '../destination/region-store.js';
 import type { ListenerTls } from '../listener.js';
 import type { ReceivedPart } from '../received-region.js';
@@ -35,8 +36,8 @@ export interface ChannelConnection {
   readonly fd: number;
   /** Bytes that were read behind the opening. */
   readonly rest: Uint8Array;
-  /** Whether this side's preamble was sent. */
-  readonly greeted: boolean;
+  /** What this side has sent on it; undefined for nothing. */
+  readonly sent: SentBefore | undefined;
   /** "ADDRESS:PORT" of the sender. */
   readonly address: string;
 }

@@ -4,7 +4,13 @@ import { BallastError, ErrorCode } from '@ballast/shared/errors';
 import { Cause, RunningStopwatch, noStopwatch } from '@ballast/shared/measure';
 import { PREAMBLE } from '@ballast/shared/protocol';
 import { leafCount } from '@ballast/shared/memory';
-import { adopt, byDataEvents, type Connection, type ConnectionOptions } from '@ballast/shared/transport';
+import {
+  adopt,
+  byDataEvents,
+  type Connection,
+  type ConnectionOptions,
+  type SentBefore,
+} from '@ballast/shared/transport';
 import { Basis } from '../basis.js';
 import { openShared } from '../destination/filesystem.js';
 import { FrameApplication } from '../frame-application.js';
@@ -53,10 +59,10 @@ class ChannelThread {
       timeoutMs: JOIN_TIMEOUT_MS,
       atMost: MAX_CANDIDATES,
       onSecure: (socket) => {
-        this.#greet(socket, false, distrust(socket, tls.allowedNames));
+        this.#greet(socket, distrust(socket, tls.allowedNames));
       },
       onPlain: (socket) => {
-        this.#greet(socket, false, 'the sender does not speak TLS; give both sides the same TLS options');
+        this.#greet(socket, 'the sender does not speak TLS; give both sides the same TLS options');
       },
       onFailed: (_socket, { code, message }) => {
         report({ kind: 'stranger', code, message });
@@ -65,9 +71,9 @@ class ChannelThread {
   }
 
   /** Takes a connection that may be the one. */
-  take({ fd, rest, greeted }: ChannelConnection): void {
+  take({ fd, rest, sent }: ChannelConnection): void {
     if (this.#handshakes === undefined) {
-      const options = this.#options(greeted);
+      const options = this.#options(sent);
       const connection = rest.length === 0 ? adopt(fd, options) : byDataEvents(new Socket({ fd }), options);
       if (rest.length > 0) connection.receivedChunk(Buffer.from(rest));
       void this.#tryJoin(connection, undefined);
@@ -110,12 +116,12 @@ class ChannelThread {
     }
   }
 
-  #options(greeted: boolean): ConnectionOptions {
-    return { timeoutMs: this.#task.timeoutMs, peer: 'the sender', greeted };
+  #options(sent?: SentBefore): ConnectionOptions {
+    return { timeoutMs: this.#task.timeoutMs, peer: 'the sender', ...(sent && { sent }) };
   }
 
-  #greet(socket: Socket, greeted: boolean, distrusted: string | undefined): void {
-    void this.#tryJoin(byDataEvents(socket, this.#options(greeted)), distrusted);
+  #greet(socket: Socket, distrusted: string | undefined): void {
+    void this.#tryJoin(byDataEvents(socket, this.#options()), distrusted);
   }
 
   async #tryJoin(connection: Connection, distrusted: string | undefined): Promise<void> {

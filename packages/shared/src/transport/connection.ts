@@ -60,13 +60,20 @@ export type Incoming =
   | { readonly control: ControlMessage; readonly frame?: undefined }
   | { readonly control?: undefined; readonly frame: Frame };
 
+/** What a connection had sent when it was given away, so that its next owner goes on from there. */
+export interface SentBefore {
+  /** Heartbeats, while nobody knew yet what the connection was to be. */
+  readonly frames: number;
+  readonly bytes: number;
+}
+
 export interface ConnectionOptions {
   /** Milliseconds without a byte from the peer after which it counts as gone. */
   readonly timeoutMs: number;
   /** How the peer is called in messages: "the receiver at host-b:7700". */
   readonly peer: string;
-  /** Whether this side's preamble was sent on the socket before it came here. */
-  readonly greeted?: boolean;
+  /** What was sent on the socket before it came here, this side's preamble first. Default: nothing. */
+  readonly sent?: SentBefore;
   /** Bytes handed to the socket and not yet taken by the kernel, above which `send` waits. Default: 4 MiB. */
   readonly inFlightBytes?: number;
 }
@@ -144,8 +151,11 @@ export class Connection {
       },
       Math.max(20, this.#quietMs / 2),
     );
-    if (options.greeted === true) this.#bytesOut += PREAMBLE.length;
-    else this.#write([PREAMBLE]);
+    if (options.sent === undefined) this.#write([PREAMBLE]);
+    else {
+      this.#sequence = options.sent.frames;
+      this.#bytesOut = options.sent.bytes;
+    }
   }
 
   /** Bytes that this side has sent, preamble and headers included. */
@@ -286,15 +296,15 @@ export class Connection {
 
   /**
    * Gives the socket away: a descriptor of it, which its new owner closes, and the bytes that were read behind the
-   * opening. Nothing was sent but the preamble. This object is of no use afterwards.
+   * opening. This object is of no use afterwards.
    * @throws SystemCallError when there are no more descriptors
    */
-  handOver(): { fd: number; rest: Buffer } {
+  handOver(): { fd: number; rest: Buffer; sent: SentBefore } {
     const fd = duplicateDescriptor(this.#socket);
     clearInterval(this.#clock);
     this.#failure = new BallastError(ErrorCode.INTERNAL, `the connection to ${this.peer} was given away`);
     this.#socket.destroy();
-    return { fd, rest: Buffer.concat(this.#stalled) };
+    return { fd, rest: Buffer.concat(this.#stalled), sent: { frames: this.#sequence, bytes: this.#bytesOut } };
   }
 
   /**

@@ -1,7 +1,7 @@
 export { DEFAULT_PORT, formatAddress, isLoopback, parseAddress } from './address.js';
 export type { Address } from './address.js';
 export { Connection } from './connection.js';
-export type { ConnectionOptions, Incoming, OutgoingFrame } from './connection.js';
+export type { ConnectionOptions, Incoming, OutgoingFrame, SentBefore } from './connection.js';
 export { descriptorOf, duplicateDescriptor } from './descriptor.js';
 export { boundKernelBuffers } from './kernel-buffers.js';
 export { MIN_BANDWIDTH, paceSocket } from './pacing.js';
