@@ -90,7 +90,7 @@ export class Basis {
   /** The first leaf from `leaf` on for which the store or the older copy has data; undefined when there is none. */
   #nextLeaf(leaf: number): number | undefined {
     const from = leaf * LEAF_SIZE;
-    const starts = [this.#store.nextData(from)?.start, this.#old?.nextData(from)?.start].filter(
+    const starts = [this.#store.nextDataStart(from), this.#old?.nextDataStart(from)].filter(
       (start) => start !== undefined,
     );
     if (starts.length === 0) return undefined;

@@ -1,7 +1,7 @@
 import { closeSync, constants, fstatSync, openSync } from 'node:fs';
 import { BallastError, ErrorCode, systemCode } from '@ballast/shared/errors';
 import { PAGE_SIZE, type Extent } from '@ballast/shared/memory';
-import { nextDataOf, readFully, type ReadableRegion } from './destination/region-store.js';
+import { dataStartOf, nextDataOf, readFully, type ReadableRegion } from './destination/region-store.js';
 
 /** A file that memory may be taken from instead of the wire: a template, or the copy of this guest's last visit. */
 export class OldCopy implements ReadableRegion {
@@ -64,6 +64,10 @@ export class OldCopy implements ReadableRegion {
 
   nextData(offset: number): Extent | undefined {
     return nextDataOf(this.#fd, this.#path, offset, this.bytes);
+  }
+
+  nextDataStart(offset: number): number | undefined {
+    return dataStartOf(this.#fd, this.#path, offset, this.bytes);
   }
 
   close(): void {

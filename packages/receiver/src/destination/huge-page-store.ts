@@ -1,5 +1,6 @@
 import { allocateBlocks, mapShared, punchHole, type Extent, type Mapping } from '@ballast/shared/memory';
 import {
+  dataStartOf,
   nextDataOf,
   readFully,
   writeFailed,
@@ -53,6 +54,10 @@ export class HugePageStore implements RegionStore {
   /** hugetlbfs reports one run of data, holes and all; read(2) of a hole allocates nothing. */
   nextData(offset: number): Extent | undefined {
     return nextDataOf(this.#fd, this.#path, offset, this.bytes);
+  }
+
+  nextDataStart(offset: number): number | undefined {
+    return dataStartOf(this.#fd, this.#path, offset, this.bytes);
   }
 
   copyFrom(source: ReadableRegion, offset: number, length: number): void {

@@ -31,6 +31,7 @@ export function sinkStore(bytes: number): RegionStore {
       throw new BallastError(ErrorCode.INTERNAL, 'a sink holds nothing that could be read back');
     },
     nextData: () => undefined,
+    nextDataStart: () => undefined,
     copyFrom() {
       // Forgotten, too.
     },
