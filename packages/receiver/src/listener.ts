@@ -9,6 +9,7 @@ import {
   duplicateDescriptor,
   formatAddress,
   isLoopback,
+  secured,
   type Address,
   type Connection,
   type ConnectionOptions,
@@ -79,18 +80,17 @@ export class Listener {
       });
       return;
     }
-    const greetByEvents = (socket: Socket, distrusted: string | undefined): void => {
-      this.#track(this.#greet(socket, (connectionOptions) => byDataEvents(socket, connectionOptions), distrusted));
-    };
     const handshakes = new Handshakes({
       identity: tls.identity,
       timeoutMs: HELLO_TIMEOUT_MS,
       atMost: MAX_STRANGERS,
-      onSecure(socket) {
-        greetByEvents(socket, distrust(socket, tls.allowedNames));
+      onSecure: (socket) => {
+        const distrusted = distrust(socket, tls.allowedNames);
+        this.#track(this.#greet(socket, (connectionOptions) => secured(socket, connectionOptions), distrusted));
       },
-      onPlain(socket) {
-        greetByEvents(socket, 'the sender does not speak TLS; give both sides the same TLS options');
+      onPlain: (socket) => {
+        const refused = 'the sender does not speak TLS; give both sides the same TLS options';
+        this.#track(this.#greet(socket, (connectionOptions) => byDataEvents(socket, connectionOptions), refused));
       },
       onChannel: (socket, index, rest) => {
         const address = addressOf(socket);

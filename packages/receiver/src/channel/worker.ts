@@ -7,6 +7,7 @@ import { leafCount } from '@ballast/shared/memory';
 import {
   adopt,
   byDataEvents,
+  secured,
   type Connection,
   type ConnectionOptions,
   type SentBefore,
@@ -59,10 +60,11 @@ class ChannelThread {
       timeoutMs: JOIN_TIMEOUT_MS,
       atMost: MAX_CANDIDATES,
       onSecure: (socket) => {
-        this.#greet(socket, distrust(socket, tls.allowedNames));
+        void this.#tryJoin(secured(socket, this.#options()), distrust(socket, tls.allowedNames));
       },
       onPlain: (socket) => {
-        this.#greet(socket, 'the sender does not speak TLS; give both sides the same TLS options');
+        const refused = 'the sender does not speak TLS; give both sides the same TLS options';
+        void this.#tryJoin(byDataEvents(socket, this.#options()), refused);
       },
       onFailed: (_socket, { code, message }) => {
         report({ kind: 'stranger', code, message });
@@ -118,10 +120,6 @@ class ChannelThread {
 
   #options(sent?: SentBefore): ConnectionOptions {
     return { timeoutMs: this.#task.timeoutMs, peer: 'the sender', ...(sent && { sent }) };
-  }
-
-  #greet(socket: Socket, distrusted: string | undefined): void {
-    void this.#tryJoin(byDataEvents(socket, this.#options()), distrusted);
   }
 
   async #tryJoin(connection: Connection, distrusted: string | undefined): Promise<void> {

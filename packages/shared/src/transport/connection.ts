@@ -19,6 +19,7 @@ import { duplicateDescriptor } from './descriptor.js';
 import { boundKernelBuffers } from './kernel-buffers.js';
 import { UNPACED_SEGMENTS, inFlightLimit, paceSocket } from './pacing.js';
 import { explainHandshake } from './tls-identity.js';
+import { writerOf, type Write } from './writes.js';
 
 /** Bytes handed to the socket and not yet taken by the kernel, above which `send` waits. */
 const MAX_IN_FLIGHT = 4 << 20;
@@ -90,6 +91,7 @@ export class Connection {
   /** Told when this connection waits for the link; whoever works for it charges its time there, too. */
   stopwatch: Stopwatch = noStopwatch;
   #socket: Socket;
+  #writeOut: Write;
   #decoder: FrameDecoder;
   #timeoutMs: number;
   #quietMs: number;
@@ -124,6 +126,7 @@ export class Connection {
    */
   constructor(socket: Socket, decoder: FrameDecoder, options: ConnectionOptions) {
     this.#socket = socket;
+    this.#writeOut = writerOf(socket);
     this.#decoder = decoder;
     this.#timeoutMs = options.timeoutMs;
     this.#quietMs = Math.min(options.timeoutMs / HEARTBEATS_PER_TIMEOUT, LONGEST_QUIET_MS);
@@ -225,7 +228,7 @@ export class Connection {
 
   /** Whether more bytes can be taken now; otherwise the socket is to be paused, and `next` resumes it. */
   get wantsBytes(): boolean {
-    return this.#discarding || this.#isFailed() || (this.#decoder.canTake && this.#inbox.length < MAX_INBOX);
+    return this.#canTake && this.#stalled.length === 0;
   }
 
   /**
@@ -270,7 +273,7 @@ export class Connection {
     for (;;) {
       const incoming = this.#inbox.shift();
       this.#pushStalled();
-      if (this.wantsBytes && this.#stalled.length === 0 && !this.#socket.destroyed) this.#socket.resume();
+      if (this.wantsBytes && !this.#socket.destroyed) this.#socket.resume();
       if (incoming !== undefined) {
         this.#lent = incoming.frame;
         return incoming;
@@ -403,6 +406,11 @@ export class Connection {
     clearInterval(timer);
   }
 
+  /** Whether the next bytes can be taken, wherever they are now. */
+  get #canTake(): boolean {
+    return this.#discarding || this.#isFailed() || (this.#decoder.canTake && this.#inbox.length < MAX_INBOX);
+  }
+
   #heard(bytes: number): void {
     this.#bytesIn += bytes;
     this.#bytesOfFrame += bytes;
@@ -462,15 +470,13 @@ export class Connection {
       onFlushed?.();
       this.#wakeWriters();
     };
-    this.#socket.cork();
-    pieces.forEach((piece, index) => this.#socket.write(piece, index === pieces.length - 1 ? flushed : undefined));
-    this.#socket.uncork();
+    this.#writeOut(pieces, flushed);
   }
 
   #pushStalled(): void {
     try {
       for (let chunk = this.#stalled[0]; chunk !== undefined; chunk = this.#stalled[0]) {
-        if (!this.wantsBytes) return;
+        if (!this.#canTake) return;
         const { opening } = this.#decoder;
         const taken = this.#decoder.push(chunk);
         if (opening !== this.#decoder.opening) this.#wakeReader?.();
@@ -509,7 +515,7 @@ export class Connection {
       this.#sendHeartbeat();
     }
     // While this side does not listen, because nobody calls `next`, it cannot tell whether the peer is silent.
-    if (!this.wantsBytes || this.#stalled.length > 0) this.#alive();
+    if (!this.wantsBytes) this.#alive();
     if (now - this.#lastIn < this.#timeoutMs) return;
     if (!this.#suspectedSilence) {
       this.#suspectedSilence = true;

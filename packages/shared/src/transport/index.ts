@@ -5,7 +5,7 @@ export type { ConnectionOptions, Incoming, OutgoingFrame, SentBefore } from './c
 export { descriptorOf, duplicateDescriptor } from './descriptor.js';
 export { boundKernelBuffers } from './kernel-buffers.js';
 export { MIN_BANDWIDTH, paceSocket } from './pacing.js';
-export { accept, adopt, byDataEvents, dial } from './reads.js';
+export { accept, adopt, byDataEvents, dial, secured } from './reads.js';
 export type { TlsDialOptions } from './reads.js';
 export { certificateNames, explainHandshake, explainVerification, readTlsIdentity } from './tls-identity.js';
 export type { TlsSide } from './tls-identity.js';

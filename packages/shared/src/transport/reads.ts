@@ -1,24 +1,40 @@
 import { Socket, connect, isIP, type OnReadOpts } from 'node:net';
-import { checkServerIdentity, connect as connectTls, type SecureContextOptions } from 'node:tls';
+import { checkServerIdentity, connect as connectTls, type SecureContextOptions, type TLSSocket } from 'node:tls';
 import { FrameDecoder, channelPreamble } from '../protocol/index.js';
 import { Connection, type ConnectionOptions } from './connection.js';
 import { describeSubject, explainVerification } from './tls-identity.js';
 
+/** Where the next bytes are to be written, and what is told when they are there: false stops the reading. */
+interface Onread extends OnReadOpts {
+  readonly buffer: () => Uint8Array;
+  readonly callback: (count: number, buffer: Uint8Array) => boolean;
+}
+
 /**
  * How bytes get from a socket into the decoder. Node's `onread` option lets the kernel write into a buffer of ours, so
  * page bytes land where they are used, and no garbage is made. Only a socket made by oneself takes the option, so an
- * accepted connection is moved to a new Socket; that needs a private field, `_handle`. Where that field is not what we
- * know, the public way (`data` events, one more copy) is used.
+ * accepted connection is moved to a new Socket; that needs a private field, `_handle`. A TLS socket gets what the option
+ * would set. Where these fields are not what we know, the public way (`data` events, one more copy) is used.
  */
 class DirectReads {
   readonly decoder = new FrameDecoder();
+  readonly #overrun: Buffer | undefined;
   #connection: Connection | undefined;
 
-  readonly onread: OnReadOpts = {
-    buffer: () => this.#connection?.target() ?? this.decoder.target(),
-    callback: (count) => {
+  /** @param overrun where bytes go that come although they were not wanted; undefined where none do */
+  constructor(overrun?: Buffer) {
+    this.#overrun = overrun;
+  }
+
+  readonly onread: Onread = {
+    buffer: () => {
+      if (this.#overrun !== undefined && this.#connection?.wantsBytes === false) return this.#overrun;
+      return this.#connection?.target() ?? this.decoder.target();
+    },
+    callback: (count, buffer) => {
       if (this.#connection === undefined) return false;
-      this.#connection.received(count);
+      if (buffer === this.#overrun) this.#connection.receivedChunk(Buffer.from(buffer.subarray(0, count)));
+      else this.#connection.received(count);
       return this.#connection.wantsBytes;
     },
   };
@@ -28,6 +44,9 @@ class DirectReads {
     return connection;
   }
 }
+
+/** What a TLS record holds at most. */
+const RECORD_BYTES = 16384;
 
 /** How a connection that a side makes itself is to be secured. */
 export interface TlsDialOptions {
@@ -91,7 +110,7 @@ function secure(plain: Socket, host: string, { identity, hostname }: TlsDialOpti
   return {
     socket,
     ready: 'secureConnect',
-    start: (options) => byDataEvents(socket, options),
+    start: (options) => secured(socket, options),
     distrust() {
       if (socket.authorized) return undefined;
       // Typed as an error, but its code is what is there.
@@ -130,6 +149,20 @@ export function adopt(fd: number, options: ConnectionOptions): Connection {
   return connection;
 }
 
+/**
+ * Makes a connection of a TLS socket whose handshake is done. Node decrypts all that it has read, 64 KiB at most, also after
+ * it was told to stop.
+ */
+export function secured(socket: TLSSocket, options: ConnectionOptions): Connection {
+  const reads = new DirectReads(Buffer.alloc(RECORD_BYTES));
+  if (!redirect(socket, reads.onread)) return byDataEvents(socket, options);
+  const connection = reads.attach(new Connection(socket, reads.decoder, options));
+  for (let early: unknown = socket.read(); early instanceof Buffer; early = socket.read())
+    connection.receivedChunk(early);
+  socket.resume();
+  return connection;
+}
+
 /** Makes a connection of any stream socket, by its `data` events. */
 export function byDataEvents(socket: Socket, options: ConnectionOptions): Connection {
   const connection = new Connection(socket, new FrameDecoder(), options);
@@ -139,6 +172,28 @@ export function byDataEvents(socket: Socket, options: ConnectionOptions): Connec
   // Listening alone does not wake a socket that was accepted paused, and a side that only sends must hear an abort, too.
   socket.resume();
   return connection;
+}
+
+/**
+ * Sets on a socket what the `onread` option sets when it is made.
+ * @returns false where Node has changed, and nothing was done
+ */
+function redirect(socket: Socket, { buffer, callback }: Onread): boolean {
+  const owner = socket as unknown as {
+    [field: symbol]: unknown;
+    readonly _handle?: { readonly useUserBuffer?: (buffer: Uint8Array) => void } | null;
+  };
+  const [first, next, taken] = ['kBuffer', 'kBufferGen', 'kBufferCb'].map((name) =>
+    Object.getOwnPropertySymbols(owner).find(({ description }) => description === name),
+  );
+  if (typeof owner._handle?.useUserBuffer !== 'function') return false;
+  if (first === undefined || next === undefined || taken === undefined || owner[first] !== null) return false;
+  const target = buffer();
+  owner[first] = target;
+  owner[next] = buffer;
+  owner[taken] = callback;
+  owner._handle.useUserBuffer(target);
+  return true;
 }
 
 /** Takes the libuv handle out of an accepted socket, which then counts as closed; undefined where Node has changed. */

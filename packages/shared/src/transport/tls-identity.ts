@@ -8,6 +8,12 @@ import { BallastError, ErrorCode, systemCode } from '../errors.js';
 export type TlsSide = 'server' | 'client';
 
 /**
+ * The suites of TLS 1.3, the fastest on processors with instructions for AES first. The keys of one connection are used for
+ * nothing else, so 128 bits are as safe in practice as 256.
+ */
+const CIPHERS = ['TLS_AES_128_GCM_SHA256', 'TLS_AES_256_GCM_SHA384', 'TLS_CHACHA20_POLY1305_SHA256'].join(':');
+
+/**
  * Who this side is and whom it trusts, as Node's TLS wants it: TLS 1.3 and nothing older.
  * @param directory has ca-cert.pem, SIDE-cert.pem and SIDE-key.pem, the names that QEMU, libvirt and nbdkit use
  * @throws BallastError TLS when a file is missing, unreadable or no certificate or key
@@ -18,6 +24,7 @@ export function readTlsIdentity(directory: string, side: TlsSide): SecureContext
     cert: readCertificate(join(directory, `${side}-cert.pem`)),
     key: readPem(join(directory, `${side}-key.pem`)),
     minVersion: 'TLSv1.3',
+    ciphers: CIPHERS,
   };
   try {
     createSecureContext(identity);
