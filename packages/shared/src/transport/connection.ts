@@ -397,10 +397,10 @@ export class Connection {
   /** Waits for the socket to close. On a slow link what was sent takes its time; a peer that reads nothing gets none. */
   async #closedSoon(): Promise<void> {
     const deadline = Date.now() + LONGEST_LINGER_MS;
-    let left = this.#inFlight;
+    let left = this.#socket.writableLength;
     const timer = setInterval(() => {
-      if (left - this.#inFlight < LINGER_BYTES || Date.now() >= deadline) this.#socket.destroy();
-      left = this.#inFlight;
+      if (left - this.#socket.writableLength < LINGER_BYTES || Date.now() >= deadline) this.#socket.destroy();
+      left = this.#socket.writableLength;
     }, LINGER_MS);
     await this.#closed;
     clearInterval(timer);
