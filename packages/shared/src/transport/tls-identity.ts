@@ -7,10 +7,7 @@ import { BallastError, ErrorCode, systemCode } from '../errors.js';
 /** Which side of the connection the certificate is for; it names the files. */
 export type TlsSide = 'server' | 'client';
 
-/**
- * The suites of TLS 1.3, the fastest on processors with instructions for AES first. The keys of one connection are used for
- * nothing else, so 128 bits are as safe in practice as 256.
- */
+/** The suites of TLS 1.3, the fastest on processors with instructions for AES first; see docs/decisions.md. */
 const CIPHERS = ['TLS_AES_128_GCM_SHA256', 'TLS_AES_256_GCM_SHA384', 'TLS_CHACHA20_POLY1305_SHA256'].join(':');
 
 /**
