@@ -468,7 +468,7 @@ for (const [what, payload] of Object.entries(BOMBS)) {
     t.throws(() => decodeControl(payload), REFUSED);
     const took = performance.now() - started;
     const after = process.memoryUsage();
-    t.true(took < 1000, `took ${took} ms`);
+    t.true(took < 10_000, `took ${took} ms`);
     t.true(after.arrayBuffers - before.arrayBuffers < 16 << 20);
     t.true(after.heapUsed - before.heapUsed < 64 << 20);
   });

@@ -144,7 +144,7 @@ test.serial(
     t.is(codeOf(sent), 'E_CONNECTION_LOST', messageOf(sent));
     t.is(codeOf(received), 'E_CONNECTION_LOST', messageOf(received));
     t.regex(messageOf(received), /the sender did not come back within 1 s; .*copy\.mem\.partial is kept/);
-    t.true(performance.now() - started < 3500);
+    t.true(performance.now() - started < 15_000);
     t.false(existsSync(copy));
     t.true(existsSync(partial));
 

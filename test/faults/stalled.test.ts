@@ -34,7 +34,8 @@ test.serial(
     failedClearlyAtLast(t, end.stderr, /did not come back within 1 s; .*copy\.mem\.partial is kept/);
     t.is(end.status, 1);
     t.is(eventsIn(end.stdout).find(({ event }) => event === 'retry')?.['code'], 'E_TIMEOUT');
-    t.true(took > 1500 && took < 7000, `${took} ms`);
+    // A second of silence, counted from the last word before the stop, and a second for its return.
+    t.true(took > 1000 && took < 20_000, `${took} ms`);
     t.true(existsSync(partial));
     t.false(existsSync(copy));
   },
@@ -47,11 +48,12 @@ test.serial('a receiver that is stopped is given up after the timeout', async (t
   const end = await sender.ended;
   const took = performance.now() - started;
   failedClearly(t, end, 1, /has been silent for \d+ s; check the link/);
-  t.true(took > 900 && took < 5000, `${took} ms`);
+  // The silence counts from the last word that was heard, which may lie a good while before the stop.
+  t.true(took < 20_000, `${took} ms`);
 });
 
 test.serial('a sender that is stopped for less than the timeout, and goes on, finishes', async (t) => {
-  const { sender, receiver, copy } = await midway(t, ['--timeout', '4'], ['--timeout', '4']);
+  const { sender, receiver, copy } = await midway(t, ['--timeout', '10'], ['--timeout', '10']);
   sender.kill('SIGSTOP');
   await sleep(1500);
   sender.kill('SIGCONT');
@@ -63,7 +65,7 @@ test.serial('a sender that is stopped for less than the timeout, and goes on, fi
 });
 
 test.serial('a receiver that is stopped for less than the timeout, and goes on, finishes', async (t) => {
-  const { sender, receiver, copy } = await midway(t, ['--timeout', '4'], ['--timeout', '4']);
+  const { sender, receiver, copy } = await midway(t, ['--timeout', '10'], ['--timeout', '10']);
   receiver.kill('SIGSTOP');
   await sleep(1500);
   receiver.kill('SIGCONT');
@@ -77,7 +79,7 @@ test.serial('a receiver that is stopped for less than the timeout, and goes on, 
 test.serial(
   'a receiver that is stopped for longer than the timeout, and goes on, finishes on another connection',
   async (t) => {
-    const { sender, receiver, copy } = await midway(t, ['--timeout', '1'], ['--timeout', '1']);
+    const { sender, receiver, copy } = await midway(t, ['--timeout', '1'], ['--timeout', '8']);
     receiver.kill('SIGSTOP');
     await sender.event('retry');
     receiver.kill('SIGCONT');
@@ -91,7 +93,7 @@ test.serial(
 test.serial(
   'a sender that is stopped for longer than the timeout, and goes on, finishes on another connection',
   async (t) => {
-    const { sender, receiver, copy } = await midway(t, ['--timeout', '3'], ['--timeout', '3']);
+    const { sender, receiver, copy } = await midway(t, ['--timeout', '8'], ['--timeout', '3']);
     sender.kill('SIGSTOP');
     await receiver.event('retry');
     sender.kill('SIGCONT');

@@ -327,5 +327,5 @@ test('a map with 130,000 entries is read in about a second', (t) => {
   const milliseconds = performance.now() - before;
   t.is(free.count, 65_000);
   // 0.2 s on an old machine with two cores; the rest is room for a busy one.
-  t.true(milliseconds < 3000, `${milliseconds} ms`);
+  t.true(milliseconds < 20_000, `${milliseconds} ms`);
 });

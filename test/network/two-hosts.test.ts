@@ -188,7 +188,7 @@ test("when the receiver's address is gone for good, both sides end in bounded ti
   const began = performance.now();
   const [sent, received] = await Promise.all([running.sender.ended, running.receiver.ended]);
   const took = performance.now() - began;
-  t.true(took < 12_000, `${Math.round(took)} ms`);
+  t.true(took < 30_000, `${Math.round(took)} ms`);
   for (const [end, code, sentence] of [
     [sent, /^E_(TIMEOUT|CONNECT)$/, /^ballast-send: .*(silent for|nobody answered at|cannot be reached)/m],
     [received, /^E_CONNECTION_LOST$/, /^ballast-receive: the connection broke, and the sender did not come back/m],

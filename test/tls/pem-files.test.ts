@@ -40,7 +40,7 @@ async function bothRefuse(
     t.is(codeOf(ended), 'E_TLS', messageOf(ended));
     t.regex(messageOf(ended), sentence);
   }
-  t.true(performance.now() - started < 2000);
+  t.true(performance.now() - started < 10_000);
 
   failedClearly(t, await runSender(t, [source, '--to', '127.0.0.1:9', '--tls-dir', senderDirectory]), 1, sentence);
   failedClearly(

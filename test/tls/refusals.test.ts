@@ -18,7 +18,7 @@ import { Authority, makeCertificates, tlsDirectory, whyNoOpenssl, type Certifica
 const test = testUnless(await whyNoOpenssl());
 
 /** Nobody may have to wait longer to learn that the other side is not whom they trust. */
-const REFUSED_WITHIN_MS = 2000;
+const REFUSED_WITHIN_MS = 8000;
 const LAYOUT: Layout = [
   { fill: Fill.data, pages: 40 },
   { fill: Fill.hole, pages: 100 },

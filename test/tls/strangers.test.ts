@@ -71,7 +71,7 @@ async function amongStrangers(
   const sender = Program.sender(t, [source, '--to', `127.0.0.1:${relay.address.port}`, '--json', ...send]);
   await relay.held;
   const letIn = performance.now() - started;
-  t.true(letIn < 5000, `the sender got in after ${Math.round(letIn)} ms`);
+  t.true(letIn < 20_000, `the sender got in after ${Math.round(letIn)} ms`);
   await crowd(t, address, STRANGERS);
   relay.release();
   const sent = await sender.ended;
@@ -84,7 +84,7 @@ async function amongStrangers(
   const published = performance.now();
   const received = await receiver.ended;
   t.is(received.status, 0, received.stderr.slice(-2000));
-  t.true(performance.now() - published < 3000, `it ended ${Math.round(performance.now() - published)} ms later`);
+  t.true(performance.now() - published < 15_000, `it ended ${Math.round(performance.now() - published)} ms later`);
   t.is(firstWrongPage(copy, LAYOUT), undefined);
 }
 

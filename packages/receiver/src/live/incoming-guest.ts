@@ -147,8 +147,14 @@ export class IncomingGuest {
    * @throws BallastError GUEST when QEMU refused and the guest surely never ran; QMP when nobody can tell
    */
   async resume(): Promise<void> {
-    if (this.#qmp.failure !== undefined)
-      throw new BallastError(ErrorCode.GUEST, `the guest cannot run here: ${this.#qmp.failure.message}`);
+    try {
+      // A QEMU that is asked first, and does not answer, was surely never told to run its guest.
+      await this.#qmp.execute('query-status', {}, RESUME_TIMEOUT_MS);
+    } catch (error) {
+      throw new BallastError(ErrorCode.GUEST, `the guest cannot run here: ${BallastError.from(error).message}`, {
+        cause: error,
+      });
+    }
     try {
       await this.#qmp.execute('cont', {}, RESUME_TIMEOUT_MS);
     } catch (error) {
