@@ -1,4 +1,4 @@
 #!/usr/bin/env node
-import { main } from '../dist/cli/main.js';
+import { startProgram } from '@ballast/shared/start';
 
-process.exitCode = await main(process.argv.slice(2));
+await startProgram(import.meta.url);

@@ -5,7 +5,7 @@ import { Outcome } from './destination/destination.js';
 import { checkInPlaceFiles } from './destination/in-place-files.js';
 import { checkFinalNames } from './destination/partial-files.js';
 import { Listener, checkExposure } from './listener.js';
-import { IncomingGuest } from './live/incoming-guest.js';
+import type { IncomingGuest } from './live/incoming-guest.js';
 import { DEFAULT_TIMEOUT_MS, type ReceiveOptions } from './receive-options.js';
 import { ReceiveSession } from './receive-session.js';
 
@@ -16,7 +16,7 @@ import { ReceiveSession } from './receive-session.js';
 export async function receiveMemory(options: ReceiveOptions): Promise<TransferResult> {
   checkOptions(options);
   // A guest that cannot be received is refused before anyone is invited.
-  const guest = options.qmp === undefined ? undefined : await IncomingGuest.open(options.qmp);
+  const guest = options.qmp === undefined ? undefined : await openGuest(options.qmp);
   try {
     const listener = await openListener(options);
     try {
@@ -54,6 +54,12 @@ export async function receiveForever(
   } finally {
     await listener.close();
   }
+}
+
+/** What only a running guest needs is loaded only for one. */
+async function openGuest(qmp: string): Promise<IncomingGuest> {
+  const { IncomingGuest } = await import('./live/incoming-guest.js');
+  return await IncomingGuest.open(qmp);
 }
 
 async function openListener(options: ReceiveOptions): Promise<Listener> {

@@ -10,10 +10,12 @@ export type {
 export { parseBalloonOrigin } from './balloon/balloon-map.js';
 export type { BalloonOrigin } from './balloon/balloon-map.js';
 export { CompressionChoice } from './compression/choice.js';
-export { NO_CONVERGENCE_ACTIONS, SOURCE_AFTER, forecastMove, moveGuest } from './live/move-guest.js';
-export type { MoveOptions, NoConvergenceAction, SourceAfter } from './live/move-guest.js';
-export { DESTINATION_FINDINGS, recoverGuest } from './live/recover.js';
-export type { DestinationFinding, RecoverOptions } from './live/recover.js';
+export { DESTINATION_FINDINGS, NO_CONVERGENCE_ACTIONS, SOURCE_AFTER } from './live/choices.js';
+export type { DestinationFinding, NoConvergenceAction, SourceAfter } from './live/choices.js';
+export { forecastMove, moveGuest } from './live/move-guest.js';
+export type { MoveOptions } from './live/move-guest.js';
+export { recoverGuest } from './live/recover.js';
+export type { RecoverOptions } from './live/recover.js';
 export { sendMemory } from './send-memory.js';
 export type { SendOptions } from './send-memory.js';
 export { ReadMethod } from './source/memory-source.js';

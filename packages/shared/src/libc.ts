@@ -2,9 +2,11 @@
  * The one place that speaks to libc. Everything here is a thin, typed name for a system call that Node.js does not
  * offer; failures are thrown as SystemCallError with the errno's name in `code`, as Node's own errors have it.
  */
-import koffi from 'koffi';
+import type * as KoffiLibrary from 'koffi';
 import { getSystemErrorName } from 'node:util';
+import { nativeLibrary } from './native-library.js';
 
+const koffi = nativeLibrary('koffi') as typeof KoffiLibrary;
 const libc = koffi.load(null);
 
 const SEEK_DATA = 3;

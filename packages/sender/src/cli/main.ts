@@ -1,18 +1,13 @@
 import { STRATEGY_NAMES } from '../strategy.js';
-import { parseCount, parseMilliseconds, parseRate, parseSeconds, runProgram } from '@ballast/shared/cli';
+import { lazily, parseCount, parseMilliseconds, parseRate, parseSeconds, runProgram } from '@ballast/shared/cli';
 import { MIN_BANDWIDTH, parseAddress } from '@ballast/shared/transport';
 import { Option } from 'commander';
-import { DESTINATION_FINDINGS } from '../live/recover.js';
-import { NO_CONVERGENCE_ACTIONS, SOURCE_AFTER } from '../live/move-guest.js';
+import { DESTINATION_FINDINGS, NO_CONVERGENCE_ACTIONS, SOURCE_AFTER } from '../live/choices.js';
 import { parseBalloonOrigin, type BalloonOrigin } from '../balloon/balloon-map.js';
 import { CompressionChoice } from '../compression/choice.js';
 import { ReadMethod } from '../source/memory-source.js';
 import { parseChannels } from './channels-option.js';
-import { runDigest } from './digest.js';
-import { runMap } from './map.js';
-import { runRecover } from './recover.js';
 import { runSend } from './send.js';
-import { runTrialCommand } from './trial.js';
 import { addTrialOptions } from './trial-options.js';
 import { VERSION } from './version.js';
 
@@ -90,7 +85,7 @@ export async function main(argv: readonly string[]): Promise<number> {
       .addOption(balloonOption())
       .addOption(readOption())
       .option('--save-bitmap <FILE>', 'write the free pages as a bitmap for --balloon bitmap:FILE')
-      .action(bind(runMap));
+      .action(bind(lazily(async () => (await import('./map.js')).runMap)));
 
     program
       .command('digest')
@@ -98,7 +93,7 @@ export async function main(argv: readonly string[]): Promise<number> {
       .argument('<FILE...>', 'memory files of one guest, in order')
       .addOption(balloonOption())
       .addOption(readOption())
-      .action(bind(runDigest));
+      .action(bind(lazily(async () => (await import('./digest.js')).runDigest)));
 
     const trial = program
       .command('trial')
@@ -109,7 +104,7 @@ export async function main(argv: readonly string[]): Promise<number> {
       .addOption(timeoutOption())
       .addOption(tlsDirOption())
       .addOption(tlsHostnameOption())
-      .action(bind(runTrialCommand));
+      .action(bind(lazily(async () => (await import('./trial.js')).runTrialCommand)));
     addTrialOptions(trial);
 
     program
@@ -124,7 +119,7 @@ export async function main(argv: readonly string[]): Promise<number> {
         ).choices(DESTINATION_FINDINGS),
       )
       .option('--timeout <SECONDS>', 'how long to ask the destination', (text: string) => parseSeconds(text, 1), 10)
-      .action(bind(runRecover));
+      .action(bind(lazily(async () => (await import('./recover.js')).runRecover)));
 
     program.addHelpText('after', EXAMPLES);
   });

@@ -9,29 +9,8 @@ import {
 } from '@ballast/shared/cli';
 import type { LiveResult, MoveForecast } from '@ballast/shared/events';
 import { formatAddress } from '@ballast/shared/transport';
-import { forecastMove, moveGuest, type NoConvergenceAction, type SourceAfter } from '../live/move-guest.js';
+import { forecastMove, moveGuest } from '../live/move-guest.js';
 import { showEvent, tlsOptions, writeReport, type SendCliOptions } from './send.js';
-
-/** The options of `ballast-send` that only make sense with --qmp. */
-export interface MoveCliOptions {
-  readonly qmp?: string;
-  readonly downtimeLimit?: number;
-  readonly maxRounds?: number;
-  readonly onNoConvergence?: NoConvergenceAction;
-  readonly sourceAfter?: SourceAfter;
-  readonly dryRun?: boolean;
-  readonly record?: string;
-}
-
-const LIVE_ONLY = ['downtimeLimit', 'maxRounds', 'onNoConvergence', 'sourceAfter', 'dryRun', 'record'] as const;
-
-/** @throws BallastError USAGE for options that speak of a live move where there is none */
-export function refuseLiveOptions(options: MoveCliOptions): void {
-  const stray = LIVE_ONLY.find((name) => options[name] !== undefined);
-  if (stray === undefined) return;
-  const option = stray.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
-  throw new BallastError(ErrorCode.USAGE, `--${option} speaks of a running guest; name its monitor with --qmp`);
-}
 
 /** `ballast-send --qmp SOCKET --to HOST:PORT` */
 export async function runMove(

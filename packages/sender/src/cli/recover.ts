@@ -1,5 +1,6 @@
 import type { ActionContext, CommonOptions } from '@ballast/shared/cli';
-import { recoverGuest, type DestinationFinding } from '../live/recover.js';
+import type { DestinationFinding } from '../live/choices.js';
+import { recoverGuest } from '../live/recover.js';
 
 interface RecoverCliOptions extends CommonOptions {
   readonly qmp: string;

@@ -8,9 +8,9 @@ import type { CompressionChoice } from '../compression/choice.js';
 import { sendMemory, type SendOptions } from '../send-memory.js';
 import type { ReadMethod } from '../source/memory-source.js';
 import type { StrategyName } from '../strategy.js';
-import { refuseLiveOptions, runMove, type MoveCliOptions } from './move.js';
+import { refuseLiveOptions, type LiveCliOptions } from './live-options.js';
 
-export interface SendCliOptions extends CommonOptions, MoveCliOptions {
+export interface SendCliOptions extends CommonOptions, LiveCliOptions {
   readonly to?: Address;
   readonly balloon?: readonly BalloonOrigin[];
   readonly strategy: StrategyName;
@@ -31,6 +31,7 @@ export async function runSend(options: SendCliOptions, context: ActionContext): 
   const { args: files, output, signal } = context;
   const { to, report, qmp } = options;
   if (qmp !== undefined) {
+    const { runMove } = await import('./move.js');
     await runMove(qmp, options, context);
     return;
   }

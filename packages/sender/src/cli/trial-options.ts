@@ -5,7 +5,7 @@ import type { Command } from 'commander';
 import { parseChannels } from './channels-option.js';
 import { CompressionChoice } from '../compression/choice.js';
 import { STRATEGY_NAMES, type StrategyName } from '../strategy.js';
-import { REPORT_FORMATS, reportFormatOf } from '../trial/report/formats.js';
+import { REPORT_FORMAT_NAMES, reportFormatOf } from '../trial/report/format-names.js';
 
 /** Runs of each combination at most: a day has no more. */
 const MOST_RUNS = 1000;
@@ -97,7 +97,7 @@ function share(text: string): number {
 
 function collectReport(path: string, previous: readonly string[] | undefined): readonly string[] {
   if (reportFormatOf(path) === undefined) {
-    const endings = Object.keys(REPORT_FORMATS).map((ending) => `.${ending}`);
+    const endings = REPORT_FORMAT_NAMES.map((ending) => `.${ending}`);
     throw new BallastError(
       ErrorCode.USAGE,
       `'${path}' has no ending that is known; expected one of ${endings.join(', ')}`,

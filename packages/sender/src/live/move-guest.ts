@@ -30,20 +30,13 @@ import { withRetries, type Attempts } from '../retry.js';
 import { MemorySource } from '../source/memory-source.js';
 import type { RegionPlan } from '../strategy.js';
 import { askDestination, DestinationWord } from './ask-destination.js';
+import type { NoConvergenceAction, SourceAfter } from './choices.js';
 import { Convergence } from './convergence.js';
 import { LeafDigester } from './leaf-digests.js';
 import { MoveStage, readRecord, recordPath, removeRecord, writeRecord } from './record.js';
 import { SentRegion, type RegionChanges } from './sent-memory.js';
 import { SourceGuest, processStart } from './source-guest.js';
 import { Throttle } from './throttle.js';
-
-/** What to do with a guest that writes memory faster than it can be moved. */
-export const NO_CONVERGENCE_ACTIONS = ['switch', 'throttle', 'fail'] as const;
-export type NoConvergenceAction = (typeof NO_CONVERGENCE_ACTIONS)[number];
-
-/** What becomes of the source's QEMU when its guest has gone. */
-export const SOURCE_AFTER = ['pause', 'quit'] as const;
-export type SourceAfter = (typeof SOURCE_AFTER)[number];
 
 export interface MoveOptions {
   /** The monitor of the guest's QEMU: the path of its socket. */

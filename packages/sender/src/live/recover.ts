@@ -2,13 +2,10 @@ import { BallastError, ErrorCode } from '@ballast/shared/errors';
 import type { RecoveredEvent, SendEvent } from '@ballast/shared/events';
 import { QmpClient } from '@ballast/shared/qmp';
 import { DestinationWord, askDestination } from './ask-destination.js';
+import type { DestinationFinding } from './choices.js';
 import { dialOptions, unacknowledged } from './move-guest.js';
 import { MoveStage, readRecord, recordPath, removeRecord, type MoveRecord } from './record.js';
 import { processStart, restoreGuest } from './source-guest.js';
-
-/** What a person has found out about the destination, where it cannot be asked. */
-export const DESTINATION_FINDINGS = ['runs', 'gone'] as const;
-export type DestinationFinding = (typeof DESTINATION_FINDINGS)[number];
 
 export interface RecoverOptions {
   /** The monitor of the source's QEMU. */

@@ -5,6 +5,7 @@ export { createOutput, type Output, type OutputOptions } from './output.js';
 export { type OutputEvent } from './json-line.js';
 export { type ProgressView } from './progress-text.js';
 export {
+  lazily,
   runProgram,
   type Action,
   type ActionContext,

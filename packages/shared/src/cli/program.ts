@@ -23,6 +23,14 @@ export interface CommonOptions {
 
 export type Action<Options extends CommonOptions> = (options: Options, context: ActionContext) => Promise<void>;
 
+/** An action whose code is loaded when it is run: a command line needs one of several. */
+export function lazily<Options extends CommonOptions>(load: () => Promise<Action<Options>>): Action<Options> {
+  return async (options, context) => {
+    const action = await load();
+    await action(options, context);
+  };
+}
+
 /** Turns an action into what commander's `.action()` takes. The options of parent commands are among its options. */
 export type Bind = <Options extends CommonOptions>(
   action: Action<Options>,

@@ -1,4 +1,7 @@
-import blake from '@napi-rs/blake-hash';
+import type * as BlakeLibrary from '@napi-rs/blake-hash';
+import { nativeLibrary } from '../native-library.js';
+
+const blake = nativeLibrary('@napi-rs/blake-hash') as typeof BlakeLibrary;
 
 /** Bytes of a BLAKE3 digest. */
 export const DIGEST_SIZE = 32;

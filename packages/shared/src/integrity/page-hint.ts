@@ -1,6 +1,6 @@
-import { createRequire } from 'node:module';
 import type { xxh3 } from '@node-rs/xxhash';
 import { PAGE_SIZE } from '../memory/page.js';
+import { nativeLibrary } from '../native-library.js';
 
 /** Bytes of a page hint. */
 export const HINT_SIZE = 8;
@@ -9,7 +9,7 @@ let hasher: xxh3.Xxh3 | undefined;
 
 /** Loaded when it is first needed, which in a fresh transfer is never: it takes longer to load than all the rest. */
 function loadHasher(): xxh3.Xxh3 {
-  const library = createRequire(import.meta.url)('@node-rs/xxhash') as { readonly xxh3: typeof xxh3 };
+  const library = nativeLibrary('@node-rs/xxhash') as { readonly xxh3: typeof xxh3 };
   return library.xxh3.Xxh3.withSeed();
 }
 

@@ -26,7 +26,7 @@ export function trialHtml(report: TrialReport): string {
 <link rel="icon" href="data:,">
 <title>Ballast: bandwidth trial</title>
 <style>
-${packageFile('page/page.css')}</style>
+${packageFile('#page/page.css')}</style>
 </head>
 <body>
 <h1>Bandwidth trial</h1>
@@ -54,7 +54,7 @@ ${[...factLines(report), ...environmentLines(report)].map((line) => `<li>${escap
 <script>${library('d3', 'd3.min.js')}</script>
 <script>${library('@observablehq/plot', '../dist/plot.umd.min.js')}</script>
 <script type="module">
-${packageFile('dist/page/charts.js').replace(/^\/\/# sourceMappingURL.*$/m, '')}</script>
+${packageFile('#page/charts.js').replace(/^\/\/# sourceMappingURL.*$/m, '')}</script>
 </body>
 </html>
 `;
@@ -83,14 +83,16 @@ function table({ head, rows }: TextTable): string {
   return `<table><thead>${row(head, 'th')}</thead><tbody>${rows.map((cells) => row(cells, 'td')).join('\n')}</tbody></table>`;
 }
 
-/** A file of this package, wherever it is installed. */
-function packageFile(path: string): string {
-  return readFileSync(new URL(`../../../${path}`, import.meta.url), 'utf8');
+const { resolve } = createRequire(import.meta.url);
+
+/** A file of this package, by a name from `imports` in its package.json. */
+function packageFile(name: string): string {
+  return readFileSync(resolve(name), 'utf8');
 }
 
 /** A script of a library, beside the module that its name stands for. */
 function library(name: string, path: string): string {
-  return readFileSync(join(dirname(createRequire(import.meta.url).resolve(name)), path), 'utf8');
+  return readFileSync(join(dirname(resolve(name)), path), 'utf8');
 }
 
 /** Nothing in it ends the element, or begins a comment of HTML. */
