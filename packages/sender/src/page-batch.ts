@@ -1,7 +1,8 @@
 import { LEAF_RECORD_SIZE, MAX_BATCH_BYTES, MAX_BATCH_LEAVES, encodeLeafRecord } from '@ballast/shared/protocol';
-import { LEAF_SIZE, PAGE_SIZE } from '@ballast/shared/memory';
+import { LEAF_SIZE } from '@ballast/shared/memory';
 import type { Connection } from '@ballast/shared/transport';
 import type { LeafCompression } from './compression/leaf-compression.js';
+import { packPages } from './page-packing.js';
 
 /**
  * One leaves frame in the making: page bytes packed without gaps, and the table that says where they belong. Leaves may
@@ -63,12 +64,12 @@ export class PageBatch {
    * @param keep bit n stands for the n-th page at `at`
    */
   pack(at: number, keep: number): Buffer {
-    return this.#moveDown(this.#filled, at, keep);
+    return packPages(this.memory, this.#filled, at, keep);
   }
 
   /** As `pack`, but leaves the pages where they begin: for reading without sending. */
   packAt(at: number, keep: number): Buffer {
-    return this.#moveDown(at, at, keep);
+    return packPages(this.memory, at, at, keep);
   }
 
   /**
@@ -100,25 +101,6 @@ export class PageBatch {
     this.#pageBytes = 0;
     this.#count = 0;
   }
-
-  #moveDown(start: number, at: number, keep: number): Buffer {
-    let end = start;
-    for (let rest = keep, from = at; rest !== 0;) {
-      const skip = trailingZeros(rest);
-      const run = trailingZeros(~(rest >>> skip));
-      from += skip * PAGE_SIZE;
-      const length = run * PAGE_SIZE;
-      if (from !== end) this.memory.copyWithin(end, from, from + length);
-      end += length;
-      from += length;
-      rest >>>= skip + run;
-    }
-    return this.memory.subarray(start, end);
-  }
-}
-
-function trailingZeros(bits: number): number {
-  return 31 - Math.clz32(bits & -bits);
 }
 
 /** A fixed number of batches that go round: filled, handed to the socket, and filled again when the kernel has taken them. */

@@ -1,29 +1,18 @@
+import { setImmediate } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import { BallastError, ErrorCode } from '@ballast/shared/errors';
 import { DIGEST_SIZE, HINT_SIZE } from '@ballast/shared/integrity';
 import { LEAF_PAGES, LEAF_SIZE, popCount, type ExtentSet } from '@ballast/shared/memory';
 import type { MemorySource } from '../source/memory-source.js';
+import { WINDOW_LEAVES, WindowDigests, type LeafWork } from './window-digests.js';
 
-/** Leaves of a window, the piece of work that a thread takes: 1 MiB. */
-export const WINDOW_LEAVES = 16;
 const WINDOW_BYTES = WINDOW_LEAVES * LEAF_SIZE;
+/** Milliseconds of work of this thread after which timers and signals get their turn. */
+const MAX_BUSY_MS = 50;
 
-/** One pass over memory, as the threads share it. */
-export interface LeafWork {
-  readonly regions: readonly { readonly fd: number; readonly path: string }[];
-  /** Float64: for each window its region, its first leaf, and the index of its first run. */
-  readonly windows: SharedArrayBuffer;
-  /** Float64: start and end in bytes of each run of pages to read, window after window. */
-  readonly runs: SharedArrayBuffer;
-  /** Int32: the next window that nobody has taken. */
-  readonly cursor: SharedArrayBuffer;
-  /** For each leaf of each window: Uint16 mask; 32 bytes of digest; 128 bytes of hints of the pages in the mask. */
-  readonly masks: SharedArrayBuffer;
-  readonly digests: SharedArrayBuffer;
-  readonly hints: SharedArrayBuffer | undefined;
-}
-
-export type WorkerAnswer =
+/** What a thread says: that it has started, and how each pass went. */
+export type WorkerMessage =
+  | 'ready'
   | { readonly hintMs: number; readonly error?: undefined }
   | { readonly error: { readonly code: string; readonly message: string }; readonly hintMs?: undefined };
 
@@ -32,7 +21,7 @@ export interface LeafNow {
   readonly leaf: number;
   /** Pages that are not zero; may be 0. */
   readonly mask: number;
-  readonly digest: Buffer;
+  readonly digest: Uint8Array;
   /** XXH3-64 of each page in mask; undefined where they were not asked for. */
   readonly hints: Buffer | undefined;
 }
@@ -48,23 +37,41 @@ export interface LeafPass {
 /**
  * Finds out what memory is, with several threads: BLAKE3 of each leaf, as the manifest has it. A digest a leaf is
  * compared faster than hints a page (7.0 against 4.5 GB/s), and says for sure what changed.
+ *
+ * The thread that asks does its part, too: it has nothing else to do meanwhile, and a thread costs 60 ms of a processor
+ * to start. One that has not started yet is not waited for.
  */
 export class LeafDigester {
   readonly #source: MemorySource;
+  readonly #own = new WindowDigests();
   readonly #workers: readonly Worker[];
+  readonly #ready = new Set<Worker>();
+  #bytesPerSecond = 0;
   #failure: BallastError | undefined;
+  #closed: Promise<void> | undefined;
 
-  /** @param threads at least 1 */
+  /** @param threads at least 1, the one of the caller included */
   constructor(source: MemorySource, threads: number) {
     this.#source = source;
-    this.#workers = Array.from({ length: threads }, () => new Worker(new URL('./leaf-worker.js', import.meta.url)));
+    this.#workers = Array.from({ length: threads - 1 }, () => new Worker(new URL('./leaf-worker.js', import.meta.url)));
     for (const worker of this.#workers) {
       // A move that waits for something else is not kept alive by its idle threads.
       worker.unref();
+      worker.once('message', () => {
+        this.#ready.add(worker);
+      });
       worker.on('error', (error) => {
         this.#failure ??= BallastError.from(error);
       });
     }
+  }
+
+  /**
+   * Seconds that a pass over so many bytes may take with all threads, by what this thread has needed in the last pass:
+   * the others may have been at their first, which is slow.
+   */
+  secondsFor(bytes: number): number {
+    return bytes / Math.max(this.#bytesPerSecond, 1) / (1 + this.#workers.length);
   }
 
   /**
@@ -85,12 +92,11 @@ export class LeafDigester {
       digests: new SharedArrayBuffer(leaves * DIGEST_SIZE),
       hints: withHints ? new SharedArrayBuffer(leaves * LEAF_PAGES * HINT_SIZE) : undefined,
     };
-    const answers = await Promise.all(this.#workers.map(async (worker) => this.#ask(worker, work)));
-    const hintMs = answers.reduce((sum, ms) => sum + ms, 0) / this.#workers.length;
+    const hintMs = await this.#share(work);
     for (const region of this.#source.regions) region.checkSize();
 
     const masks = new Uint16Array(work.masks);
-    const digests = Buffer.from(work.digests);
+    const digests = new Uint8Array(work.digests);
     const hints = work.hints === undefined ? undefined : Buffer.from(work.hints);
     return {
       seconds: (performance.now() - began - hintMs) / 1000,
@@ -121,21 +127,45 @@ export class LeafDigester {
     };
   }
 
+  /** Ends the threads. May be called twice. */
   async close(): Promise<void> {
-    await Promise.all(this.#workers.map(async (worker) => worker.terminate()));
+    this.#closed ??= Promise.all(this.#workers.map(async (worker) => worker.terminate())).then(() => undefined);
+    await this.#closed;
+  }
+
+  /** @returns milliseconds that hints took, on average of the threads; @throws as `digest`, when no thread is at work any more */
+  async #share(work: LeafWork): Promise<number> {
+    const parts = await Promise.allSettled([
+      ...[...this.#ready].map(async (worker) => this.#ask(worker, work)),
+      this.#doOwnPart(work),
+    ]);
+    let hintMs = 0;
+    for (const part of parts) {
+      if (part.status === 'rejected') throw part.reason;
+      hintMs += part.value;
+    }
+    return hintMs / parts.length;
+  }
+
+  async #doOwnPart(work: LeafWork): Promise<number> {
+    const { bytes, busyMs, hintMs } = this.#own;
+    while (!this.#own.work(work, performance.now() + MAX_BUSY_MS)) await setImmediate();
+    this.#bytesPerSecond = ((this.#own.bytes - bytes) / Math.max(this.#own.busyMs - busyMs, 0.001)) * 1000;
+    return this.#own.hintMs - hintMs;
   }
 
   async #ask(worker: Worker, work: LeafWork): Promise<number> {
     if (this.#failure !== undefined) throw this.#failure;
     worker.ref();
     try {
-      const answer = await new Promise<WorkerAnswer>((resolve, reject) => {
+      const answer = await new Promise<WorkerMessage>((resolve, reject) => {
         worker.once('message', resolve);
         worker.once('exit', () => {
           reject(this.#failure ?? new BallastError(ErrorCode.INTERNAL, 'a thread that reads memory has ended'));
         });
         worker.postMessage(work);
       });
+      if (answer === 'ready') throw new BallastError(ErrorCode.INTERNAL, 'a thread that reads memory started twice');
       if (answer.error === undefined) return answer.hintMs;
       throw new BallastError(
         Object.values(ErrorCode).find((code) => code === answer.error.code) ?? ErrorCode.INTERNAL,

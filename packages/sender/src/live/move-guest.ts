@@ -32,6 +32,7 @@ import type { RegionPlan } from '../strategy.js';
 import { askDestination, DestinationWord } from './ask-destination.js';
 import type { NoConvergenceAction, SourceAfter } from './choices.js';
 import { Convergence } from './convergence.js';
+import { changedAtMost, sampleOf } from './sample.js';
 import { LeafDigester } from './leaf-digests.js';
 import { MoveStage, readRecord, recordPath, removeRecord, writeRecord } from './record.js';
 import { SentRegion, type RegionChanges } from './sent-memory.js';
@@ -82,6 +83,7 @@ const DEFAULT_THREADS = 2;
 const HINTS_ROUND = 3;
 /** Rounds of sending leaves again after the end. */
 const MAX_RESEND_ROUNDS = 64;
+const NO_CHANGES: RegionChanges = { changed: ExtentSet.empty, emptied: ExtentSet.empty };
 /** Bytes below which a round says nothing about the rate of the link. */
 const TELLING_BYTES = 8 << 20;
 /** Bytes a second that a link is believed to carry until a round has shown more, or less. */
@@ -173,6 +175,10 @@ async function findChanges(
   const changes = sent.map((region, index) => region.changes(pass.leavesOf(index), scans[index] ?? ExtentSet.empty));
   const comparing = (performance.now() - began) / 1000 - pass.seconds;
   return { balloon, scans, pass, changes, seconds: pass.seconds + Math.max(0, withHints ? 0 : comparing) };
+}
+
+function bytesIn(extents: readonly ExtentSet[]): number {
+  return extents.reduce((sum, { bytes }) => sum + bytes, 0);
 }
 
 function scansOf(source: MemorySource, { free }: BalloonMap): ExtentSet[] {
@@ -363,9 +369,14 @@ class LiveMove implements Attempts<LiveResult> {
         Math.min(bandwidth, ASSUMED_RATE),
       );
 
+      // A part of it read again tells whether the guest can be stopped now. One that stands still can.
+      if (await this.#guest.refreshRuns()) await this.#foresee(convergence, sent, roundBegan, rate);
+      else convergence.noteStandstill();
+
       // Further rounds, each the difference of what is there now and what was sent, until a stop is short enough.
       let dirtyBegan = roundBegan;
       for (let round = 2; !convergence.isReached; round++) {
+        if (convergence.isHopeless && !this.#decideWithout(convergence, throttle)) break;
         roundBegan = performance.now();
         gauges = this.#gauges(connection);
         const found = await this.#find(sent, round === HINTS_ROUND);
@@ -374,16 +385,7 @@ class LiveMove implements Attempts<LiveResult> {
           round,
           found.changes.map(({ changed }) => changed),
         );
-        for (const [index, changes] of found.changes.entries()) {
-          const { announced, walked } = { announced: this.#announced, walked: this.#walked };
-          await sentOf(sent, index).sendChanges(changes, {
-            connection,
-            pool,
-            region: index,
-            announced,
-            counts: walked,
-          });
-        }
+        await this.#sendChanges(found.changes, { connection, pool, sent, isLast: false });
         await this.#endRound(connection, round, sent);
         const told = this.#roundOf(round, roundBegan, gauges, connection);
         rounds.push(told);
@@ -398,7 +400,6 @@ class LiveMove implements Attempts<LiveResult> {
           rate,
         );
         dirtyBegan = roundBegan;
-        if (convergence.isHopeless && !this.#decideWithout(convergence, throttle)) break;
       }
 
       await throttle.end();
@@ -430,10 +431,7 @@ class LiveMove implements Attempts<LiveResult> {
     const roundBegan = performance.now();
     const found = await this.#find(sent, false);
     const findMs = lap();
-    for (const [index, changes] of found.changes.entries()) {
-      const { announced, walked } = { announced: this.#announced, walked: this.#walked };
-      await sentOf(sent, index).sendChanges(changes, { connection, pool, region: index, announced, counts: walked });
-    }
+    await this.#sendChanges(found.changes, { connection, pool, sent, isLast: true });
     const sendMs = lap();
 
     // Both roots must be equal; leaves that arrived wrong are sent again, whole.
@@ -502,17 +500,30 @@ class LiveMove implements Attempts<LiveResult> {
         throw new BallastError(ErrorCode.PROTOCOL, `${connection.peer} never stops asking for leaves again`);
       this.#distrust(answer.leaves, sent);
       const scans = scansOf(this.#source, this.#balloon);
-      for (const [index, region] of sent.entries()) {
+      const changes = scans.map((scan, index) => {
         const leaves = answer.leaves.filter(([at]) => at === index).map(([, leaf]) => leaf);
-        const changed = ExtentSet.of(leaves.map((leaf) => [leaf * LEAF_SIZE, (leaf + 1) * LEAF_SIZE])).intersect(
-          scans[index] ?? ExtentSet.empty,
-        );
-        await region.sendChanges(
-          { changed, emptied: ExtentSet.empty },
-          { connection, pool, region: index, announced: this.#announced, counts: this.#walked },
-        );
-      }
+        const asked = ExtentSet.of(leaves.map((leaf) => [leaf * LEAF_SIZE, (leaf + 1) * LEAF_SIZE]));
+        return { changed: asked.intersect(scan), emptied: ExtentSet.empty };
+      });
+      await this.#sendChanges(changes, { connection, pool, sent, isLast: true });
     }
+  }
+
+  async #sendChanges(
+    changes: readonly RegionChanges[],
+    to: { connection: Connection; pool: BatchPool; sent: readonly SentRegion[]; isLast: boolean },
+  ): Promise<void> {
+    const { connection, pool, sent, isLast } = to;
+    const [announced, counts] = [this.#announced, this.#walked];
+    for (const [index, region] of sent.entries())
+      await region.sendChanges(changes[index] ?? NO_CHANGES, {
+        connection,
+        pool,
+        region: index,
+        announced,
+        counts,
+        isLast,
+      });
   }
 
   /** Everything of a round is stored there; what arrived wrong is sent whole in the next. */
@@ -537,6 +548,32 @@ class LiveMove implements Attempts<LiveResult> {
     this.#walked.scannedBytes += found.scans.reduce((sum, scan) => sum + scan.bytes, 0);
     this.#askedPages += this.#source.bytes / PAGE_SIZE;
     return found;
+  }
+
+  /**
+   * Reads a sample of memory, from which one can tell what stopping now would cost.
+   * @param dirtyBegan when the first of what was sent was read, a moment of performance.now()
+   * @param bytesPerSecond at which memory was sent
+   */
+  async #foresee(
+    convergence: Convergence,
+    sent: readonly SentRegion[],
+    dirtyBegan: number,
+    bytesPerSecond: number,
+  ): Promise<void> {
+    const scans = scansOf(this.#source, readBalloonMap(this.#source, [{ kind: 'holes' }]));
+    const sample = sampleOf(scans);
+    const dirtySeconds = (performance.now() - dirtyBegan) / 1000;
+    const pass = await this.#digester.digest(sample.scans, false);
+    const changed = sent.reduce((sum, region, index) => sum + region.changedLeaves(pass.leavesOf(index)), 0);
+    convergence.noteSample(
+      {
+        passSeconds: this.#digester.secondsFor(bytesIn(scans)),
+        changedBytes: changedAtMost(changed, sample) * LEAF_SIZE,
+        dirtySeconds,
+      },
+      bytesPerSecond,
+    );
   }
 
   /**
@@ -785,10 +822,4 @@ function stopwatch(): () => number {
     last = now;
     return Math.round(ms * 100) / 100;
   };
-}
-
-function sentOf(sent: readonly SentRegion[], index: number): SentRegion {
-  const region = sent[index];
-  if (region === undefined) throw new BallastError(ErrorCode.INTERNAL, `there is no region ${index}`);
-  return region;
 }

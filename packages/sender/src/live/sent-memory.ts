@@ -28,6 +28,8 @@ export interface ChangeDestination {
   readonly region: number;
   readonly announced: AnnounceCounts;
   readonly counts: WalkCounts;
+  /** Whether no round comes after this one, for which hints of what is sent would be of use. */
+  readonly isLast: boolean;
 }
 
 /**
@@ -54,26 +56,30 @@ export class SentRegion {
   changes(now: Iterable<LeafNow>, scan: ExtentSet): RegionChanges {
     const changed = ExtentSet.builder();
     const emptied = ExtentSet.builder();
-    const sent = this.manifest[Symbol.iterator]();
-    let next = sent.next();
-    const emptiedUpTo = (leaf: number): void => {
-      for (; next.done !== true && next.value.leaf < leaf; next = sent.next())
-        emptied.add(...this.#extent(next.value.leaf));
-    };
+    let known = 0;
     for (const { leaf, mask, digest, hints } of now) {
-      emptiedUpTo(leaf);
-      const before = next.done !== true && next.value.leaf === leaf ? next.value : undefined;
-      if (before !== undefined) next = sent.next();
+      const wasSent = this.manifest.mask(leaf) !== 0;
+      if (wasSent) known++;
       if (mask === 0) {
-        if (before !== undefined) emptied.add(...this.#extent(leaf));
-      } else if (before?.mask === mask && digest.equals(before.digest)) {
+        if (wasSent) emptied.add(...this.#extent(leaf));
+      } else if (this.manifest.matches(leaf, mask, digest)) {
         if (hints !== undefined) this.#setHints(leaf, hints);
       } else {
         changed.add(...this.#extent(leaf));
       }
     }
-    emptiedUpTo(Infinity);
-    return { changed: changed.build().intersect(scan), emptied: emptied.build() };
+    const gone = known === this.manifest.entries ? ExtentSet.empty : this.#sentOutside(scan);
+    return { changed: changed.build().intersect(scan), emptied: emptied.build().union(gone) };
+  }
+
+  /** How many of some leaves are not as they were sent. */
+  changedLeaves(now: Iterable<LeafNow>): number {
+    let changed = 0;
+    for (const { leaf, mask, digest } of now) {
+      const isAsSent = mask === 0 ? this.manifest.mask(leaf) === 0 : this.manifest.matches(leaf, mask, digest);
+      if (!isAsSent) changed++;
+    }
+    return changed;
   }
 
   /** The leaf did not arrive as it was sent: it is sent whole, whatever it is by then. */
@@ -90,7 +96,7 @@ export class SentRegion {
    * @throws BallastError SOURCE_CHANGED, READ, or the connection's failure
    */
   async sendChanges({ changed, emptied }: RegionChanges, to: ChangeDestination): Promise<void> {
-    const { connection, pool, region, announced, counts } = to;
+    const { connection, pool, region, announced, counts, isLast } = to;
     await announceBalloonMap(connection, region, emptied, announced);
     for (const leaf of leavesIn(emptied)) this.manifest.set(leaf, 0, NO_DIGEST);
 
@@ -113,16 +119,16 @@ export class SentRegion {
         const pages = batch.pack(at, keep);
         const digest = digestOf(pages);
         if (this.manifest.matches(leaf, mask, digest)) continue;
-        const hints = pageHints(pages);
         const before = this.#hintsOf(leaf);
-        if (before === undefined) {
+        const hints = before === undefined && isLast ? undefined : pageHints(pages);
+        if (before === undefined || hints === undefined) {
           batch.add(leaf, mask, mask, pages.length, digest);
         } else {
           const { sent, keep: differing } = differingPages(mask, hints, before);
           batch.add(leaf, mask, sent, batch.pack(batch.filled, differing).length, digest);
         }
         this.manifest.set(leaf, mask, digest);
-        this.#setHints(leaf, hints);
+        if (hints !== undefined) this.#setHints(leaf, hints);
       }
       if (batch.room === 0) {
         batch = await nextBatch(batch, to);
@@ -131,6 +137,17 @@ export class SentRegion {
     if (batch.count > 0) await sendBatch(batch, to);
     else pool.give(batch);
     await zeros.finish();
+  }
+
+  /** Leaves that were sent, and of which no page may hold anything any more. */
+  #sentOutside(scan: ExtentSet): ExtentSet {
+    const outside = ExtentSet.builder();
+    for (const { leaf } of this.manifest) {
+      const [start, end] = this.#extent(leaf);
+      const run = scan.indexAfter(start);
+      if (run === scan.count || scan.start(run) >= end) outside.add(start, end);
+    }
+    return outside.build();
   }
 
   #hintsOf(leaf: number): { mask: number; hints: Buffer } | undefined {

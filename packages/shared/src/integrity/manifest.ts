@@ -13,12 +13,14 @@ export interface LeafEntry {
 /** Leaves of a block: 2 MiB of memory, so that isolated pages in a huge guest cost little and a full guest has few blocks. */
 const BLOCK_LEAVES = 32;
 const BLOCK_BYTES = BLOCK_LEAVES * DIGEST_SIZE;
+/** u32 region, u64 leaf, u16 mask, digest. */
+const ENTRY_SIZE = 4 + 8 + 2 + DIGEST_SIZE;
 /** Blocks of a slab: one allocation holds this many, and the digests of 1 GiB of memory. */
 const SLAB_BLOCKS = 512;
 
 interface Slab {
   readonly masks: Uint16Array;
-  readonly digests: Buffer;
+  readonly digests: Uint8Array;
 }
 
 /**
@@ -85,6 +87,41 @@ export class RegionManifest {
     return entry !== undefined && entry.mask === mask && Buffer.compare(entry.digest, digest) === 0;
   }
 
+  /**
+   * Encodes all entries by ascending leaf, as the root covers them: u32 region, u64 leaf, u16 mask, digest. This is done
+   * once in a process, perhaps while a guest stands still, and so by code that was never compiled: bytes are stored one
+   * by one, as the calls of Buffer's methods would take four times as long.
+   * @param region its index
+   * @param take given the bytes of some entries at a time, which are valid until it returns
+   */
+  encodeEntries(region: number, take: (entries: Uint8Array) => void): void {
+    const encoded = new Uint8Array(BLOCK_LEAVES * ENTRY_SIZE);
+    const view = new DataView(encoded.buffer);
+    for (let at = 0; at < encoded.length; at += ENTRY_SIZE) view.setUint32(at, region, true);
+    for (const block of Float64Array.from(this.#slots.keys()).sort()) {
+      const slot = this.#slots.get(block) ?? 0;
+      const { masks, digests } = this.#slab(slot);
+      const first = (slot % SLAB_BLOCKS) * BLOCK_LEAVES;
+      let at = 0;
+      for (let index = 0; index < BLOCK_LEAVES; index++) {
+        const mask = masks[first + index] ?? 0;
+        if (mask === 0) continue;
+        const leaf = block * BLOCK_LEAVES + index;
+        encoded[at + 4] = leaf;
+        encoded[at + 5] = leaf >>> 8;
+        encoded[at + 6] = leaf >>> 16;
+        encoded[at + 7] = leaf >>> 24;
+        // Offsets have 53 bits, and leaves 37.
+        encoded[at + 8] = leaf / 2 ** 32;
+        encoded[at + 12] = mask;
+        encoded[at + 13] = mask >>> 8;
+        encoded.set(digests.subarray((first + index) * DIGEST_SIZE, (first + index + 1) * DIGEST_SIZE), at + 14);
+        at += ENTRY_SIZE;
+      }
+      if (at > 0) take(encoded.subarray(0, at));
+    }
+  }
+
   /** All entries by ascending leaf index. */
   *[Symbol.iterator](): Generator<LeafEntry & { readonly leaf: number }> {
     for (const block of [...this.#slots.keys()].sort((a, b) => a - b)) {
@@ -101,7 +138,7 @@ export class RegionManifest {
     if (slab === undefined) {
       slab = {
         masks: new Uint16Array(SLAB_BLOCKS * BLOCK_LEAVES),
-        digests: Buffer.alloc(SLAB_BLOCKS * BLOCK_BYTES),
+        digests: new Uint8Array(SLAB_BLOCKS * BLOCK_BYTES),
       };
       this.#slabs[index] = slab;
     }
@@ -128,9 +165,6 @@ export function emptyManifest(regionBytes: readonly number[]): RegionManifest[] 
 
 const ROOT_MAGIC = Buffer.from('ballast-manifest', 'latin1');
 const ROOT_VERSION = 1;
-/** u32 region, u64 leaf, u16 mask, digest. */
-const ROOT_ENTRY_SIZE = 4 + 8 + 2 + DIGEST_SIZE;
-const ROOT_BATCH = 1024;
 
 /**
  * The root: BLAKE3 over the geometry and every entry, as docs/protocol.md defines it. Two images have the same root
@@ -148,21 +182,8 @@ export function manifestRoot(manifest: Manifest): Buffer {
   manifest.forEach((region, index) => head.writeBigUInt64LE(BigInt(region.bytes), 32 + 8 * index));
   digest.update(head);
 
-  const batch = Buffer.alloc(ROOT_BATCH * ROOT_ENTRY_SIZE);
-  let filled = 0;
   for (const [index, region] of manifest.entries()) {
-    for (const { leaf, mask, digest: leafDigest } of region) {
-      batch.writeUInt32LE(index, filled);
-      batch.writeUInt32LE(leaf % 2 ** 32, filled + 4);
-      batch.writeUInt32LE(Math.floor(leaf / 2 ** 32), filled + 8);
-      batch.writeUInt16LE(mask, filled + 12);
-      batch.set(leafDigest, filled + 14);
-      filled += ROOT_ENTRY_SIZE;
-      if (filled === batch.length) {
-        digest.update(batch);
-        filled = 0;
-      }
-    }
+    region.encodeEntries(index, (entries) => digest.update(entries));
   }
-  return digest.update(batch.subarray(0, filled)).finish();
+  return digest.finish();
 }
