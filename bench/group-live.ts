@@ -13,8 +13,8 @@ import { type Bench, GIB, type GroupPlan, MIB } from './group.js';
 
 /** The guest of the mail of 2016, alive: 16 GiB, idle, 12 GiB ballooned out. */
 const GUEST = { memory: 16 * GIB, balloon: 12 * GIB };
-/** A guest with 1 GiB resident, for the downtime. */
-const RESIDENT = { memory: 2 * GIB, fill: 900 * MIB };
+/** A guest that has written to a GiB and does nothing more, for the downtime. */
+const RESIDENT = { memory: 2 * GIB, used: 900 * MIB };
 
 /** Memory by which every guest checks itself. */
 const CHECKED_MIB = 32;
@@ -32,9 +32,9 @@ export const livePlan: GroupPlan = {
     const image = await guestImage();
     const memoryBytes = GUEST.memory / bench.shrink;
     const balloonBytes = GUEST.balloon / bench.shrink;
-    const fillMiB = Math.floor(RESIDENT.fill / bench.shrink / MIB / 4) * 4;
-    const ballooned: Wanderer = { image, memoryBytes, balloonBytes, fillMiB: CHECKED_MIB };
-    const resident: Wanderer = { image, memoryBytes: RESIDENT.memory / bench.shrink, balloonBytes: 0, fillMiB };
+    const staleMiB = Math.floor(RESIDENT.used / bench.shrink / MIB / 4) * 4;
+    const ballooned: Wanderer = { image, memoryBytes, balloonBytes };
+    const resident: Wanderer = { image, memoryBytes: RESIDENT.memory / bench.shrink, balloonBytes: 0, staleMiB };
     const scenes = [
       new Journey('qemu', { ...ballooned, anonymous: true }, bench),
       new Journey('ballast', ballooned, bench),
@@ -45,14 +45,15 @@ export const livePlan: GroupPlan = {
       const rows = await bench.interleave([
         qemu.contender(QEMU, 'migrate tcp:127.0.0.1:PORT, max-bandwidth lifted, anonymous memory'),
         ballast.contender('ballast', `${RECEIVE}; ${SEND}`),
-        full.contender(`ballast, ${formatBytes(fillMiB * MIB)} resident`, `${RECEIVE}; ${SEND}`),
+        full.contender(`ballast, ${formatBytes(staleMiB * MIB)} resident`, `${RECEIVE}; ${SEND}`),
       ]);
       return {
         title: 'A running guest',
         about:
           `A guest of ${formatBytes(memoryBytes)}, idle, of which the balloon took ${formatBytes(balloonBytes)}, moved to ` +
-          'another QEMU over one loopback, while it runs (TCG); and one of which ' +
-          `${formatBytes(fillMiB * MIB)} are filled. Downtime is what each says itself: QEMU measures its source alone.`,
+          'another QEMU over one loopback, while it runs (TCG); and an idle one that has written to ' +
+          `${formatBytes(staleMiB * MIB)}. The guests that wait for their turn are paused. Downtime is what each says ` +
+          'itself: QEMU measures its source alone.',
         dataBytes: balloonBytes,
         rows,
       };
@@ -69,7 +70,7 @@ interface Wanderer {
   readonly image: GuestImage;
   readonly memoryBytes: number;
   readonly balloonBytes: number;
-  readonly fillMiB: number;
+  readonly staleMiB?: number;
   readonly anonymous?: boolean;
 }
 
@@ -123,6 +124,8 @@ class Journey {
         await this.#leave(this.#here);
         this.#here = this.#there;
         this.#there = undefined;
+        // An emulated guest takes a processor's time even when it has nothing to do.
+        await this.#here?.qemu.pause();
       },
     };
   }
@@ -134,7 +137,10 @@ class Journey {
   }
 
   async #begin(): Promise<void> {
-    if (this.#here !== undefined) return;
+    if (this.#here !== undefined) {
+      await this.#here.qemu.cont();
+      return;
+    }
     this.#folder = await mkdtemp(join(tmpdir(), 'ballast-bench-'));
     this.#here = await this.#start(false);
     const { qemu } = this.#here;
@@ -143,12 +149,13 @@ class Journey {
   }
 
   async #start(incoming: boolean): Promise<{ qemu: Guest; path: string }> {
-    const { image, memoryBytes: bytes, fillMiB, anonymous = false } = this.#guest;
+    const { image, memoryBytes: bytes, staleMiB = 0, anonymous = false } = this.#guest;
     const name = `${this.#name}${++this.#legs}`;
     const path = this.#bench.folder.file(`${name}.mem`);
     const memory = [{ path, bytes }];
+    const shape = { image, staleMiB, fillMiB: CHECKED_MIB };
     return {
-      qemu: await Guest.start({ image, memory, folder: this.#folder, name, fillMiB, anonymous, incoming }),
+      qemu: await Guest.start({ ...shape, memory, folder: this.#folder, name, anonymous, incoming }),
       path,
     };
   }
