@@ -589,7 +589,8 @@ class LiveMove implements Attempts<LiveResult> {
         `${expectation}; it goes on here: allow more with --downtime-limit, or choose --on-no-convergence throttle or switch`,
       );
     }
-    const slower = onNoConvergence === 'throttle' && this.#guest.runs && throttle.increase();
+    const mayHelp = this.#guest.runs && !convergence.isExhausted;
+    const slower = onNoConvergence === 'throttle' && mayHelp && throttle.increase();
     this.#options.onEvent?.({
       event: 'warning',
       code: ErrorCode.NO_CONVERGENCE,
