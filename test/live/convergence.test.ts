@@ -55,7 +55,6 @@ test('a memory that takes too long to read is out of reach however little change
   t.false(convergence.isHopeless, 'the first pass may have been slow by chance');
   convergence.note(roundOf(MIB, { passSeconds: 1 }), RATE);
   t.true(convergence.isHopeless);
-  t.true(convergence.isExhausted, 'a slower guest would not help');
 });
 
 test('one slow pass among others does not count', (t) => {
@@ -73,7 +72,6 @@ test('a guest that writes as fast as it is sent is given up after three rounds w
     convergence.note(roundOf(RATE), RATE);
   }
   t.true(convergence.isHopeless);
-  t.false(convergence.isExhausted, 'a slower guest would help');
 });
 
 test('as long as each round is shorter than the one before there is hope', (t) => {

@@ -4,8 +4,20 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { parseObject } from '../qemu/json.js';
 
-/** What happens when a command comes: before QEMU gets it, or when its answer is back. */
-export type QmpFault = (moment: 'before' | 'after', command: string, proxy: QmpProxy) => void | Promise<void>;
+/** What QEMU says when it refuses a command. */
+export interface Refusal {
+  readonly desc: string;
+}
+
+/**
+ * What happens when a command comes: before QEMU gets it, or when its answer is back.
+ * @returns the words in which the command is refused, before QEMU gets it; undefined to let it pass
+ */
+export type QmpFault = (
+  moment: 'before' | 'after',
+  command: string,
+  proxy: QmpProxy,
+) => undefined | Refusal | Promise<undefined | Refusal>;
 
 /** Stands between a program and a monitor, line by line, and breaks where it is told to. */
 export class QmpProxy {
@@ -57,25 +69,28 @@ export class QmpProxy {
     const each = (
       from: Socket,
       to: Socket,
-      look: (message: Readonly<Record<string, unknown>>) => Promise<void>,
+      look: (message: Readonly<Record<string, unknown>>) => Promise<boolean>,
     ): void => {
       const lines = createInterface({ input: from });
       lines.on('error', () => undefined);
       lines.on('line', (line) => {
         turn = turn.then(async () => {
-          await look(parseObject(line));
-          if (!to.destroyed) to.write(`${line}\n`);
+          const passes = await look(parseObject(line));
+          if (passes && !to.destroyed) to.write(`${line}\n`);
         });
       });
     };
     each(client, qemu, async (message) => {
       const command = String(message['execute']);
       asked.set(message['id'], command);
-      await fault('before', command, this);
+      const error = await fault('before', command, this);
+      if (error !== undefined) client.write(`${JSON.stringify({ error, id: message['id'] })}\n`);
+      return error === undefined;
     });
     each(qemu, client, async (message) => {
       const command = asked.get(message['id']);
       if (command !== undefined && ('return' in message || 'error' in message)) await fault('after', command, this);
+      return true;
     });
   }
 }

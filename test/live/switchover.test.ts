@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { Proxy, cutAt, doAt } from '../faults/proxy.js';
 import { guestTest } from '../qemu/guest-test.js';
+import { QmpProxy } from './qmp-proxy.js';
 import { Scene } from './scene.js';
 
 const MIB = 2 ** 20;
@@ -31,6 +32,92 @@ test('a guest that was paused stays paused when its move fails', async (t, image
   t.regex(String(error?.['message']), /was not moved and stands still here, as before/);
   t.is(await scene.source.status(), 'paused');
   await scene.source.cont();
+  await scene.assertRunsHere(t);
+});
+
+for (const again of ['with the same ballast-send', 'by recover'] as const) {
+  test(`a guest that was paused, and whose state was saved before its move failed, is resumed by 'cont' as ever: put back ${again}`, async (t, image) => {
+    t.timeout(60_000);
+    const scene = await Scene.start(t, image);
+    await scene.source.pause();
+    const { port } = await scene.receive({ args: ['--timeout', '3'] });
+    const victim: { sender?: ReturnType<Scene['send']> } = {};
+    const killing = doAt('state-end', async () => {
+      victim.sender?.kill('SIGKILL');
+      proxy.cut();
+      await victim.sender?.ended();
+    });
+    const proxy = await Proxy.open(t, { host: '127.0.0.1', port }, () => ({
+      toReceiver: [again === 'by recover' ? killing : cutAt('state-end')],
+    }));
+    victim.sender = scene.send(proxy.to);
+    const { error } = await victim.sender.ended();
+    let message = String(error?.['message']);
+    if (again === 'by recover') {
+      const recover = scene.ballastSend('recover', '--qmp', scene.source.programQmpPath);
+      const recovered = await recover.event('recovered', 20_000);
+      t.is(recovered['action'], 'left-paused');
+      message = String(recovered['message']);
+    }
+    t.regex(message, /stands still here, as before; QEMU calls that 'postmigrate' .* and 'cont' resumes it as ever/);
+    t.is(await scene.source.status(), 'postmigrate');
+    const { length } = (await scene.log()).ticks;
+    await scene.source.cont();
+    await scene.assertRunsHere(t);
+
+    // It can be moved again after that.
+    await scene.source.pause();
+    t.is(await scene.source.status(), 'paused');
+    t.true((await scene.log()).ticks.length > length);
+    await scene.startWaiting();
+    await scene.move();
+    t.is(await scene.destination.status(), 'paused');
+    await scene.destination.cont();
+    await scene.assertRunsThere(t);
+  });
+}
+
+for (const { kind, toReceiver } of [
+  { kind: 'loaded', toReceiver: false },
+  { kind: 'commit', toReceiver: true },
+] as const) {
+  test(`a receiver that is interrupted at '${kind}' takes the guest back, and says so: it goes on where it was`, async (t, image) => {
+    t.timeout(60_000);
+    const scene = await Scene.start(t, image);
+    const { receiver, port } = await scene.receive();
+    const interrupt = doAt(kind, async () => {
+      receiver.kill('SIGINT');
+      await scene.destination.ended();
+    });
+    const proxy = await Proxy.open(t, { host: '127.0.0.1', port }, () =>
+      toReceiver ? { toReceiver: [interrupt] } : { toSender: [interrupt] },
+    );
+    const { status, error } = await scene.send(proxy.to).ended();
+    t.is(status, 1);
+    t.regex(String(error?.['message']), /the guest was not moved and runs on here/);
+    t.is((await receiver.ended()).status, 130);
+    t.is(proxy.connections, 1, 'the word was lost, and asked for again');
+    await scene.assertRunsHere(t);
+  });
+}
+
+test('a destination that cannot resume the guest says that it never ran there: it goes on where it was', async (t, image) => {
+  t.timeout(60_000);
+  const scene = await Scene.start(t, image);
+  const monitor = await QmpProxy.open(scene.folder, 'refusing', scene.destination.programQmpPath, (moment, command) =>
+    moment === 'before' && command === 'cont' ? { desc: 'Failed to get "write" lock' } : undefined,
+  );
+  t.teardown(() => {
+    monitor.close();
+  });
+  const { receiver, port } = await scene.receive({ qmp: monitor.path });
+  const { status, error } = await scene.send(`127.0.0.1:${port}`).ended();
+  t.is(status, 1);
+  t.regex(String(error?.['message']), /could not let the guest run.*the guest was not moved and runs on here/);
+  const there = await receiver.ended();
+  t.is(there.status, 1);
+  t.regex(String(there.error?.['message']), /the guest cannot run here: .*Failed to get "write" lock/);
+  await scene.destination.ended();
   await scene.assertRunsHere(t);
 });
 

@@ -149,6 +149,11 @@ export class Guest {
     });
   }
 
+  /** Waits for the end of QEMU, whoever brings it about. */
+  async ended(): Promise<void> {
+    await this.#qemu.exited();
+  }
+
   /** Ends QEMU the polite way. */
   async quit(): Promise<void> {
     await this.qmp.command('quit');

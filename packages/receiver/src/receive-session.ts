@@ -29,6 +29,8 @@ export class ReceiveSession {
   readonly #guest: IncomingGuest | undefined;
   /** The live sender that was told that its guest is loaded: from then on it may have sent a commit that got lost. */
   #loadedFor: Uint8Array | undefined;
+  /** Ends the wait for that commit. */
+  #takeBack: ((reason: BallastError) => void) | undefined;
   #destination: Destination | undefined;
   /** Whether something of the destination was written on a connection before. */
   #began = false;
@@ -71,9 +73,9 @@ export class ReceiveSession {
   async serve(caller: Caller, listener: Listener): Promise<TransferResult> {
     const { connection, hello } = caller;
     const onAbort = (): void => {
-      connection.fail(
-        new BallastError(ErrorCode.ABORTED, 'the receiver was interrupted before the transfer was complete'),
-      );
+      // The sender of a guest that is loaded can be told that it will not run; one that was committed runs.
+      if (this.#loadedFor === undefined) connection.fail(interrupted());
+      else this.#takeBack?.(interrupted());
     };
     const { signal } = this.#options;
     signal?.addEventListener('abort', onAbort, { once: true });
@@ -84,7 +86,7 @@ export class ReceiveSession {
     } catch (error) {
       const reason = await this.#abandonGuest(BallastError.from(error));
       listener.routeChannels(undefined);
-      await Promise.all([connection.abort(reason), this.#closeChannels(reason)]);
+      await Promise.all([this.#endConnection(connection, reason), this.#closeChannels(reason)]);
       throw reason;
     } finally {
       this.#earlierWireBytes += connection.bytesIn + connection.bytesOut;
@@ -215,8 +217,8 @@ export class ReceiveSession {
         await connection.sendControl({ kind: 'loaded' });
       }
 
-      await connection.expect('commit');
-      if (guest !== undefined && runs) await this.#resume(guest, connection);
+      await this.#commit(connection);
+      if (guest !== undefined && runs) await this.#resume(guest);
       await destination.publish();
       this.#published = root;
       await connection.sendControl({ kind: 'published' }).catch(() => undefined);
@@ -237,19 +239,45 @@ export class ReceiveSession {
   }
 
   /**
+   * Waits for the commit.
+   * @throws BallastError ABORTED by the signal, which leaves the connection as it is; the connection's failure
+   */
+  async #commit(connection: Connection): Promise<void> {
+    const takenBack = new Promise<never>((_, reject) => {
+      this.#takeBack = reject;
+    });
+    try {
+      if (this.#options.signal?.aborted === true) throw interrupted();
+      await Promise.race([connection.expect('commit'), takenBack]);
+    } finally {
+      this.#takeBack = undefined;
+    }
+  }
+
+  /**
    * From here on the guest may run here, and nothing that happens to the connection changes that.
    * @throws BallastError when it does not run, or nobody can tell
    */
-  async #resume(guest: IncomingGuest, connection: Connection): Promise<void> {
+  async #resume(guest: IncomingGuest): Promise<void> {
     try {
       await guest.resume();
     } catch (error) {
       const reason = BallastError.from(error);
       // QEMU refused, and so it never ran. Where nobody can tell, nothing is said that would let it run twice.
       if (reason.code !== ErrorCode.GUEST) this.#loadedFor = undefined;
-      else if (await guest.quit()) await connection.sendControl({ kind: 'never-published' }).catch(() => undefined);
       throw reason;
     }
+  }
+
+  /** Tells the sender why this failed. One that may have committed learns that the guest never ran here, and no more. */
+  async #endConnection(connection: Connection, reason: BallastError): Promise<void> {
+    if (this.#loadedFor === undefined || connection.failure !== undefined) {
+      await connection.abort(reason);
+      return;
+    }
+    // An abort behind this word might be read before it.
+    await connection.sendControl({ kind: 'never-published' }).catch(() => undefined);
+    await connection.close();
   }
 
   /** Applies frames as they come, and asks again for leaves that arrived wrong. Returns the last `end`. */
@@ -405,6 +433,10 @@ export class ReceiveSession {
   #seconds(): number {
     return (performance.now() - (this.#started ?? performance.now())) / 1000;
   }
+}
+
+function interrupted(): BallastError {
+  return new BallastError(ErrorCode.ABORTED, 'the receiver was interrupted before the transfer was complete');
 }
 
 /** [region, leaf] of all that did not arrive as it was sent. */

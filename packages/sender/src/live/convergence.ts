@@ -48,6 +48,7 @@ export class Convergence {
   #roundsWithoutProgress = 0;
   #rounds = 1;
   #passes: number[] = [];
+  /** Whether what rounds could still save would be no progress. */
   #isExhausted = false;
 
   /** @param limitMs the downtime that is allowed, milliseconds; @param maxRounds the first included */
@@ -68,14 +69,6 @@ export class Convergence {
   /** Whether to stop now. */
   get isReached(): boolean {
     return this.#expectedSeconds <= this.#limitSeconds;
-  }
-
-  /**
-   * Whether the guest is no longer the reason: what it changes takes hardly any time to send, so that neither rounds nor
-   * a slower guest would make the downtime much shorter.
-   */
-  get isExhausted(): boolean {
-    return this.#isExhausted;
   }
 
   /** Whether it is not time to stop, and more rounds lead nowhere or may not be made. */

@@ -466,7 +466,8 @@ class LiveMove implements Attempts<LiveResult> {
     };
     this.#stage = MoveStage.committing;
     try {
-      await connection.sendControl({ kind: 'commit' });
+      // Where it cannot be sent any more, the destination may have taken its word back, and said so.
+      await connection.sendControl({ kind: 'commit' }).catch(() => undefined);
       const answer = await connection.expect('published', 'never-published');
       if (answer.kind === 'published') {
         const done = result();
@@ -542,11 +543,15 @@ class LiveMove implements Attempts<LiveResult> {
     }
   }
 
+  #countPass(scans: readonly ExtentSet[]): void {
+    this.#walked.scannedBytes += bytesIn(scans);
+    this.#askedPages += this.#source.bytes / PAGE_SIZE;
+  }
+
   async #find(sent: readonly SentRegion[], withHints: boolean): ReturnType<typeof findChanges> {
     const found = await findChanges(this.#source, this.#digester, sent, withHints);
     this.#balloon = found.balloon;
-    this.#walked.scannedBytes += found.scans.reduce((sum, scan) => sum + scan.bytes, 0);
-    this.#askedPages += this.#source.bytes / PAGE_SIZE;
+    this.#countPass(found.scans);
     return found;
   }
 
@@ -565,6 +570,7 @@ class LiveMove implements Attempts<LiveResult> {
     const sample = sampleOf(scans);
     const dirtySeconds = (performance.now() - dirtyBegan) / 1000;
     const pass = await this.#digester.digest(sample.scans, false);
+    this.#countPass(sample.scans);
     const changed = sent.reduce((sum, region, index) => sum + region.changedLeaves(pass.leavesOf(index)), 0);
     convergence.noteSample(
       {
@@ -589,8 +595,7 @@ class LiveMove implements Attempts<LiveResult> {
         `${expectation}; it goes on here: allow more with --downtime-limit, or choose --on-no-convergence throttle or switch`,
       );
     }
-    const mayHelp = this.#guest.runs && !convergence.isExhausted;
-    const slower = onNoConvergence === 'throttle' && mayHelp && throttle.increase();
+    const slower = onNoConvergence === 'throttle' && this.#guest.runs && throttle.increase();
     this.#options.onEvent?.({
       event: 'warning',
       code: ErrorCode.NO_CONVERGENCE,
@@ -605,13 +610,13 @@ class LiveMove implements Attempts<LiveResult> {
   /** After a failure: where the guest goes on, or why it does not. */
   async #settle(reason: BallastError): Promise<BallastError> {
     if (reason.code === ErrorCode.UNACKNOWLEDGED) return reason;
+    let how: string;
     try {
-      await this.#guest.goOn();
+      how = await this.#guest.goOn();
     } catch (error) {
       return new StillStoppedError(reason, this.#options.qmp, BallastError.from(error));
     }
     if (this.#stage === MoveStage.rounds) return reason;
-    const how = this.#guest.runs ? 'runs on here' : 'stands still here, as before';
     return new BallastError(reason.code, `${reason.message}; the guest was not moved and ${how}`, { cause: reason });
   }
 

@@ -78,10 +78,8 @@ async function recover(options: RecoverOptions, path: string, record: MoveRecord
       await restoreGuest(qmp, record.settings, false);
       return told('left-paused', 'the guest runs at the destination; what is left of it here stays paused');
     }
-    await restoreGuest(qmp, record.settings, record.runs);
-    return record.runs
-      ? told('resumed', 'the guest was not moved; it runs on here')
-      : told('left-paused', 'the guest was not moved; it stands still here, as it did before');
+    const how = await restoreGuest(qmp, record.settings, record.runs);
+    return told(record.runs ? 'resumed' : 'left-paused', `the guest was not moved; it ${how}`);
   } finally {
     qmp.close();
   }

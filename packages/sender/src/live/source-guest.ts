@@ -150,14 +150,16 @@ export class SourceGuest {
   /**
    * Puts everything back as it was found, and lets the guest run if we have stopped it. Somebody else's stop is left
    * alone.
+   * @returns how it is then, in words
    * @throws BallastError QMP when QEMU does not listen; the guest may stand still then
    */
-  async goOn(): Promise<void> {
-    if (!this.#isStopped && !this.#isSet) return;
+  async goOn(): Promise<string> {
+    if (!this.#isStopped && !this.#isSet) return this.#runs ? 'runs on here' : 'stands still here, as before';
     if (this.#qmp.failure !== undefined) this.#qmp = await QmpClient.connect(this.path);
-    await restoreGuest(this.#qmp, this.settings, this.#runs);
+    const how = await restoreGuest(this.#qmp, this.settings, this.#runs);
     this.#isStopped = false;
     this.#isSet = false;
+    return how;
   }
 
   /** Ends QEMU. @throws BallastError QMP when it does not end */
@@ -175,16 +177,25 @@ const CANCEL_TIMEOUT_MS = 5000;
 
 /**
  * Cancels what migrates, puts settings back, and lets the guest run if it is to.
+ * @returns how the guest is then, in words that follow "the guest"
  * @throws BallastError QMP
  */
-export async function restoreGuest(qmp: QmpClient, settings: SavedSettings, runs: boolean): Promise<void> {
+export async function restoreGuest(qmp: QmpClient, settings: SavedSettings, runs: boolean): Promise<string> {
   const deadline = performance.now() + CANCEL_TIMEOUT_MS;
   while (!ENDED_MIGRATIONS.has((await migrationOf(qmp)).status) && performance.now() < deadline) {
     await qmp.execute('migrate_cancel');
     await sleep(20);
   }
   await putBack(qmp, settings);
-  if (runs && !(await runStateOf(qmp)).running) await qmp.execute('cont');
+  const { status, running } = await runStateOf(qmp);
+  if (runs) {
+    if (!running) await qmp.execute('cont');
+    return 'runs on here';
+  }
+  // Nothing leads back from there but running, and it is not ours to let it run.
+  if (status === 'postmigrate')
+    return "stands still here, as before; QEMU calls that 'postmigrate' from now on in place of 'paused', and 'cont' resumes it as ever";
+  return 'stands still here, as before';
 }
 
 /** When a process began, in clock ticks since the host did: with its id this names a process for good. */
