@@ -42,6 +42,7 @@ function simulate(world: World, leaves: number, compresses: boolean): Outcome {
   const auto = compresses ? new AutoCompression(codec, () => now) : undefined;
   const queue: { wire: number; pages: number }[] = [];
   let queued = 0;
+  let sent = 0;
   let drained = 0;
   /** Lets the link work until `time`, or until no more than `most` bytes are queued. */
   const drain = (time: number, most: number): void => {
@@ -70,10 +71,12 @@ function simulate(world: World, leaves: number, compresses: boolean): Outcome {
     drain(now, 0);
     queue.push({ wire, pages: LEAVES_PER_BATCH * LEAF });
     queued += wire;
+    sent += wire;
     const before = now;
     drain(Infinity, BUFFERED);
     now = Math.max(now, queued > 0.99 * BUFFERED ? drained : now);
-    auto?.sent(now - before);
+    drain(now, 0);
+    auto?.sent(now - before, sent - queued);
   }
   drain(Infinity, 0);
   return { milliseconds: Math.max(now, drained), compressed: compressed / leaves };

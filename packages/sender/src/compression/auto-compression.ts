@@ -1,7 +1,8 @@
 import type { Codec } from '@ballast/shared/compression';
 import { shrinkWith, type LeafCompression } from './leaf-compression.js';
 
-/** Milliseconds over which rates are measured. */
+/** Milliseconds over which rates are measured: for the first decision, and later. */
+const FIRST_WINDOW_MS = 15;
 const WINDOW_MS = 50;
 /** Share of a window spent waiting above which the link, and not this side, is what a transfer waits for. */
 const LINK_BOUND = 0.3;
@@ -12,11 +13,13 @@ const TRIAL_LEAVES = 4;
 /** How much faster compressing must promise to be, and then turn out to be. */
 const LEAST_PROMISE = 1.1;
 const LEAST_GAIN = 1.03;
+/** Milliseconds for which a trial is believed. */
+const TRIAL_HOLDS_MS = 100;
 /** Milliseconds until the next trial: at first, and at most, after trials that promised nothing. */
 const FIRST_PATIENCE_MS = 50;
 const LONGEST_PATIENCE_MS = 250;
 /** Milliseconds without compression after it did not keep its promise, doubled each time. */
-const FIRST_PENANCE_MS = 2000;
+const FIRST_PENANCE_MS = 500;
 const LONGEST_PENANCE_MS = 30_000;
 /**
  * Milliseconds after which a link that is faster than compressing is looked at again, doubled each time: it may be faster
@@ -27,8 +30,8 @@ const LONGEST_LOOK_MS = 16_000;
 /** What is stored of the pages when there was nothing to compress in them. */
 const NOTHING_SAVED = 0.95;
 /** Leaves that are sent as they are after one that did not shrink, doubled with each such leaf in a row. */
-const MOST_SKIPPED = 64;
-/** Windows in a row without a gain after which compression ends, so that a short stall of the link ends nothing. */
+const MOST_SKIPPED = 16;
+/** Windows in a row without a gain after which compression ends, so that a short stall of the link ends little. */
 const POOR_WINDOWS = 3;
 /** Milliseconds within which the promise was wrong, and not the link another by now. */
 const PROMISE_MS = 1000;
@@ -43,15 +46,19 @@ interface Trial {
   spentMs: number;
 }
 
+function newTrial(): Trial {
+  return { leaves: 0, pageBytes: 0, storedBytes: 0, spentMs: 0 };
+}
+
 /**
  * Compresses while that makes the transfer faster. What decides are seconds a byte of pages:
  *
  *      as they are   1 / link
  *      compressed    the larger of  reading and hashing + compressing  and  1 / (link x ratio)
  *
- * The link's rate is what it takes while this side waits for it; where this side never waits, nothing is gained. Ratio
- * and speed come from a few leaves that are tried now and then. What was promised is checked against the rate that
- * comes of it, since a receiver that writes slowly looks like a slow link.
+ * The link's rate is what arrives while this side waits for it; where this side never waits, nothing is gained. Ratio
+ * and speed come from a few leaves that are tried, the first of all and then some now and then. What was promised is
+ * checked against the rate that comes of it, since a receiver that writes slowly looks like a slow link.
  */
 export class AutoCompression implements LeafCompression {
   readonly #codec: Codec;
@@ -61,21 +68,28 @@ export class AutoCompression implements LeafCompression {
   #switched = 0;
   #poorWindows = 0;
 
-  /** The window: when it began, and what was done since. */
+  /** The window: when it began, how long it is to be, and what was done since. */
   #began: number;
+  #windowMs = FIRST_WINDOW_MS;
   #pageBytes = 0;
   #storedBytes = 0;
   #waitedMs = 0;
-  /** Whether the buffers between this side and the link are full, so that what they take is what the link takes. */
+  /** Bytes that had arrived when the window began, and when a batch was last handed over. */
+  #arrivedBefore = 0;
+  #arrived = 0;
+  /** Whether the buffers between this side and the link are full. */
   #full = false;
 
-  /** Bytes a millisecond that the link took of pages as they are, when they were last sent so and waited for it. */
+  /** Bytes a millisecond that arrived when pages were last sent as they are, and waited for the link. */
   #linkRate = 0;
   #linkSeen = 0;
   /** Milliseconds that a byte of pages costs this side beside compressing it. */
   #workCost = 0;
 
-  #trial: Trial | undefined;
+  #trial: Trial | undefined = newTrial();
+  /** The last trial that came to its end, and when. */
+  #tried: Trial | undefined;
+  #triedAt = 0;
   #nextTrial = 0;
   #patience = FIRST_PATIENCE_MS;
   #penance = FIRST_PENANCE_MS;
@@ -97,8 +111,9 @@ export class AutoCompression implements LeafCompression {
     return stored;
   }
 
-  sent(waitedMs: number): void {
+  sent(waitedMs: number, arrivedBytes: number): void {
     this.#waitedMs += waitedMs;
+    this.#arrived = arrivedBytes;
     const now = this.#now();
     if (!this.#full) {
       if (waitedMs < FULL_MS) return;
@@ -107,7 +122,8 @@ export class AutoCompression implements LeafCompression {
       return;
     }
     const elapsed = now - this.#began;
-    if (elapsed < WINDOW_MS || this.#pageBytes === 0) return;
+    if (elapsed < this.#windowMs || this.#pageBytes === 0) return;
+    this.#windowMs = WINDOW_MS;
     if (this.#on) this.#reviewCompressed(now, elapsed);
     else this.#reviewAsTheyAre(now, elapsed);
     this.#beginWindow(now);
@@ -132,10 +148,12 @@ export class AutoCompression implements LeafCompression {
 
   #reviewAsTheyAre(now: number, elapsed: number): void {
     if (this.#waitedMs / elapsed < LINK_BOUND) return;
-    this.#linkRate = this.#storedBytes / elapsed;
+    this.#linkRate = (this.#arrived - this.#arrivedBefore) / elapsed;
     this.#linkSeen = now;
     this.#workCost = (elapsed - this.#waitedMs) / this.#pageBytes;
-    if (now >= this.#nextTrial) this.#trial = { leaves: 0, pageBytes: 0, storedBytes: 0, spentMs: 0 };
+    if (now < this.#nextTrial) return;
+    if (this.#tried !== undefined && now - this.#triedAt < TRIAL_HOLDS_MS) this.#judge(this.#tried, now);
+    else this.#trial = newTrial();
   }
 
   #tryLeaf(pages: Buffer, trial: Trial): number {
@@ -148,19 +166,26 @@ export class AutoCompression implements LeafCompression {
     trial.leaves++;
     if (trial.leaves === TRIAL_LEAVES) {
       this.#trial = undefined;
-      const asTheyAre = 1 / this.#linkRate;
-      const compressed = Math.max(
-        this.#workCost + trial.spentMs / trial.pageBytes,
-        trial.storedBytes / trial.pageBytes / this.#linkRate,
-      );
-      if (asTheyAre > LEAST_PROMISE * compressed) {
-        this.#switch(true, now);
-      } else {
-        this.#nextTrial = now + this.#patience;
-        this.#patience = Math.min(2 * this.#patience, LONGEST_PATIENCE_MS);
-      }
+      this.#tried = trial;
+      this.#triedAt = now;
+      if (this.#linkRate > 0) this.#judge(trial, now);
     }
     return stored;
+  }
+
+  #judge(trial: Trial, now: number): void {
+    this.#tried = undefined;
+    const asTheyAre = 1 / this.#linkRate;
+    const compressed = Math.max(
+      this.#workCost + trial.spentMs / trial.pageBytes,
+      trial.storedBytes / trial.pageBytes / this.#linkRate,
+    );
+    if (asTheyAre > LEAST_PROMISE * compressed) {
+      this.#switch(true, now);
+    } else {
+      this.#nextTrial = now + this.#patience;
+      this.#patience = Math.min(2 * this.#patience, LONGEST_PATIENCE_MS);
+    }
   }
 
   #reviewCompressed(now: number, elapsed: number): void {
@@ -198,6 +223,7 @@ export class AutoCompression implements LeafCompression {
 
   #beginWindow(now: number): void {
     this.#began = now;
+    this.#arrivedBefore = this.#arrived;
     this.#pageBytes = 0;
     this.#storedBytes = 0;
     this.#waitedMs = 0;

@@ -10,8 +10,12 @@ export interface LeafCompression {
    * @returns bytes that the leaf takes now; as many as before where it stays as it is
    */
   shrink(pages: Buffer): number;
-  /** A batch was handed over, for which the walk over the pages had to wait for so many milliseconds. */
-  sent(waitedMs: number): void;
+  /**
+   * A batch was handed over.
+   * @param waitedMs milliseconds that the walk over the pages had to wait for it
+   * @param arrivedBytes what the other host has had of the connection so far
+   */
+  sent(waitedMs: number, arrivedBytes: number): void;
 }
 
 /** Compresses every leaf that gets smaller. */

@@ -15,6 +15,7 @@ import {
   type Opening,
 } from '../protocol/index.js';
 import { Cause, noStopwatch, type Stopwatch } from '../measure/index.js';
+import { acknowledgedBytes } from './acknowledged.js';
 import { duplicateDescriptor } from './descriptor.js';
 import { boundKernelBuffers } from './kernel-buffers.js';
 import { UNPACED_SEGMENTS, inFlightLimit, paceSocket } from './pacing.js';
@@ -169,6 +170,11 @@ export class Connection {
   /** Bytes that came from the peer and were decoded. */
   get bytesIn(): number {
     return this.#bytesIn;
+  }
+
+  /** Bytes of TCP that the other host has acknowledged; where that is not known, bytes that this kernel has taken. */
+  get bytesArrived(): number {
+    return acknowledgedBytes(this.#socket) ?? this.#bytesOut - this.#inFlight;
   }
 
   /** Why the connection is unusable, once it is. */
