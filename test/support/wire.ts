@@ -1,7 +1,15 @@
 import { once } from 'node:events';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { LEAF_SIZE } from '@ballast/shared/memory';
-import { FrameDecoder, encodeHeader, type FrameHeader } from '@ballast/shared/protocol';
+import {
+  FrameDecoder,
+  FrameType,
+  HEADER_SIZE,
+  decodeControl,
+  encodeControl,
+  encodeHeader,
+  type FrameHeader,
+} from '@ballast/shared/protocol';
 import type { Address } from '@ballast/shared/transport';
 import type { ExecutionContext } from 'ava';
 
@@ -146,4 +154,23 @@ export function framesOf(bytes: Buffer): RecordedFrame[] {
     }
   }
   return frames;
+}
+
+/** Bytes of a heartbeat on the wire. */
+const HEARTBEAT_BYTES = HEADER_SIZE + encodeControl({ kind: 'heartbeat' }).length;
+
+/**
+ * Asserts that two counts of the bytes of one transfer are equal but for heartbeats: some may be under way when either is
+ * taken.
+ */
+export function sameButHeartbeats(t: ExecutionContext, counted: number, expected: number, message?: string): void {
+  const difference = Math.abs(counted - expected);
+  t.is(difference % HEARTBEAT_BYTES, 0, `${message ?? ''} ${counted} counted, ${expected} expected`);
+}
+
+/** Bytes of frames, heartbeats left out: they come when they come. */
+export function bytesButHeartbeats(frames: readonly RecordedFrame[]): number {
+  return frames
+    .filter(({ header, payload }) => header.type !== FrameType.control || decodeControl(payload).kind !== 'heartbeat')
+    .reduce((sum, { payload }) => sum + HEADER_SIZE + payload.length, 0);
 }

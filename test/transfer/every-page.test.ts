@@ -20,6 +20,7 @@ import {
   type Run,
 } from '../support/memory-file.js';
 import { transfer } from '../support/transfer.js';
+import { sameButHeartbeats } from '../support/wire.js';
 
 /** Runs down to one page; what is first and what is last is anything, too. */
 const layouts: fc.Arbitrary<Layout> = fc.array(
@@ -57,7 +58,7 @@ test('whatever the pages are, each strategy brings them over and counts them rig
         checkCounts(layout, strategy, sent);
         t.is(received.dataBytes, sent.dataBytes);
         t.is(received.whiteouts, sent.whiteouts);
-        t.is(received.wireBytes, sent.wireBytes);
+        sameButHeartbeats(t, received.wireBytes, sent.wireBytes);
         roots.set(strategy, sent.root);
       }
       t.is(roots.get('skip'), roots.get('bitmap'));
