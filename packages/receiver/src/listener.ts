@@ -94,8 +94,12 @@ export class Listener {
       },
       onChannel: (socket, index, rest) => {
         const address = addressOf(socket);
-        if (this.#channels === undefined) this.#turnedAway(address, noSession());
-        else this.#channels({ index, fd: duplicateDescriptor(socket), rest, sent: undefined, address });
+        try {
+          if (this.#channels === undefined) throw noSession();
+          this.#channels({ index, fd: duplicateDescriptor(socket), rest, sent: undefined, address });
+        } catch (error) {
+          this.#turnedAway(address, BallastError.from(error));
+        }
         socket.destroy();
       },
       onFailed: (socket, error) => {

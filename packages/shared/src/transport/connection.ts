@@ -306,7 +306,7 @@ export class Connection {
   /**
    * Gives the socket away: a descriptor of it, which its new owner closes, and the bytes that were read behind the
    * opening. This object is of no use afterwards.
-   * @throws SystemCallError when there are no more descriptors
+   * @throws BallastError BUSY when there are no more descriptors
    */
   handOver(): { fd: number; rest: Buffer; sent: SentBefore } {
     const fd = duplicateDescriptor(this.#socket);

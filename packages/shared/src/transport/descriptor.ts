@@ -1,5 +1,5 @@
 import type { Socket } from 'node:net';
-import { BallastError, ErrorCode } from '../errors.js';
+import { BallastError, ErrorCode, systemCode } from '../errors.js';
 import { duplicate } from '../libc.js';
 
 /**
@@ -15,8 +15,18 @@ export function descriptorOf(socket: Socket): number {
 
 /**
  * Another descriptor of the socket, which stays open when the socket is destroyed.
- * @throws BallastError INTERNAL as `descriptorOf`; SystemCallError when there are no more descriptors
+ * @throws BallastError INTERNAL as `descriptorOf`; BUSY when there are no more descriptors, of which a crowd of others may
+ *   give some back
  */
 export function duplicateDescriptor(socket: Socket): number {
-  return duplicate(descriptorOf(socket));
+  const fd = descriptorOf(socket);
+  try {
+    return duplicate(fd);
+  } catch (error) {
+    throw new BallastError(
+      ErrorCode.BUSY,
+      `no file descriptor is left for another connection (${systemCode(error) ?? 'unknown error'}); allow more with ulimit -n`,
+      { cause: error },
+    );
+  }
 }

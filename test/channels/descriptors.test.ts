@@ -1,0 +1,90 @@
+import { execFile } from 'node:child_process';
+import { once } from 'node:events';
+import { readFile, readdir } from 'node:fs/promises';
+import { connect } from 'node:net';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { promisify } from 'node:util';
+import ava, { type ExecutionContext } from 'ava';
+import { channelPreamble } from '@ballast/shared/protocol';
+import type { Address } from '@ballast/shared/transport';
+import { temporaryFolder } from '../support/folder.js';
+import { Fill, firstWrongPage, writeMemoryFile, type Layout } from '../support/memory-file.js';
+import { testUnless } from '../support/mounts.js';
+import { Program, eventsIn, receiverProgram } from '../support/programs.js';
+import { makeCertificates, whyNoOpenssl } from '../tls/certificates.js';
+
+const test = testUnless(await whyNoOpenssl());
+const run = promisify(execFile);
+
+const LAYOUT: Layout = [{ fill: Fill.data, pages: 9000 }];
+const NO_DESCRIPTOR = /turned away a connection from \S+: no file descriptor is left .*EMFILE/;
+const TRIES = 50;
+
+/** Sets how many descriptors a running program may have; what it has open stays so. */
+async function limitDescriptors(pid: number, most: number): Promise<void> {
+  await run('prlimit', ['--pid', String(pid), `--nofile=${most}:`]);
+}
+
+async function descriptorLimit(pid: number): Promise<number> {
+  return Number(/^Max open files\s+(\d+)/m.exec(await readFile(`/proc/${pid}/limits`, 'utf8'))?.[1]);
+}
+
+/** The number that the next descriptor of a program will have. */
+async function nextDescriptor(pid: number): Promise<number> {
+  const open = new Set((await readdir(`/proc/${pid}/fd`)).map(Number));
+  for (let fd = 0; ; fd++) if (!open.has(fd)) return fd;
+}
+
+/** Connects, says that it wants to become a channel, and waits until the receiver has closed the connection. */
+async function wantChannel(to: Address): Promise<void> {
+  const socket = connect(to.port, to.host);
+  socket.on('error', () => undefined).resume();
+  const closed = once(socket, 'close');
+  socket.write(channelPreamble(0));
+  await closed;
+}
+
+async function runsOut(t: ExecutionContext, receive: readonly string[], send: readonly string[]): Promise<void> {
+  const folder = await temporaryFolder(t);
+  const [source, copy] = [join(folder, 'guest.mem'), join(folder, 'copy.mem')];
+  writeMemoryFile(source, LAYOUT);
+  const { receiver, to, address } = await receiverProgram(t, [copy, ...receive]);
+  const sender = Program.sender(t, [source, '--to', to, '--channels', '2', '--bandwidth', '50Mbit', '--json', ...send]);
+  // The threads of the channels have all that they need open when pages come.
+  while (
+    !eventsIn(receiver.stdout).some(({ event, wireBytes }) => event === 'progress' && Number(wireBytes) > 2 ** 20)
+  ) {
+    t.false(eventsIn(receiver.stdout).some(({ event }) => event === 'error'));
+    await sleep(10);
+  }
+  sender.kill('SIGSTOP');
+  const usual = await descriptorLimit(receiver.pid);
+  // Room for the connection, and none for another descriptor of it, unless something else took or gave one back meanwhile.
+  let told = false;
+  for (let n = 0; n < TRIES && !told; n++) {
+    await limitDescriptors(receiver.pid, (await nextDescriptor(receiver.pid)) + 1);
+    const closed = wantChannel(address);
+    await Promise.race([closed, sleep(2000)]);
+    await limitDescriptors(receiver.pid, usual);
+    await closed;
+    told = eventsIn(receiver.stdout).some(
+      ({ event, message }) => event === 'warning' && NO_DESCRIPTOR.test(String(message)),
+    );
+  }
+  t.true(told, receiver.stdout);
+  sender.kill('SIGCONT');
+  const sent = await sender.ended;
+  t.is(sent.status, 0, sent.stderr);
+  t.is((await receiver.ended).status, 0);
+  t.is(firstWrongPage(copy, LAYOUT), undefined);
+}
+
+ava.serial('a channel for which no descriptor is left is turned away, and the transfer goes on', async (t) => {
+  await runsOut(t, [], []);
+});
+
+test('the same over TLS', async (t) => {
+  const { receiverDirectory, senderDirectory } = await makeCertificates(await temporaryFolder(t));
+  await runsOut(t, ['--tls-dir', receiverDirectory], ['--tls-dir', senderDirectory]);
+});
