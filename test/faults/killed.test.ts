@@ -13,11 +13,11 @@ const LAYOUT: Layout = Array.from({ length: 16 }, () => [
 const DATA = 256 * MIB;
 
 /**
- * What may pass the wire: the data once and its tables; for each kill what was on its way, and what the destination
- * tells again about all that it holds.
+ * What may pass the wire: the data once and its tables; for each kill what was on its way (up to 32 MiB in the kernel of
+ * a receiver that gets no turn, and what the programs hold), and what the destination tells again about all that it holds.
  */
 function wireLimit(kills: number): number {
-  return DATA * (1.01 + 0.03 * kills) + 16 * MIB * kills;
+  return DATA * (1.01 + 0.03 * kills) + 40 * MIB * kills;
 }
 
 function listenAt(t: ExecutionContext, copy: string, port: number): Program {
