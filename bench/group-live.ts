@@ -1,15 +1,12 @@
 import { readFileSync, statSync } from 'node:fs';
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { guestImage, type GuestImage } from '#test/qemu/guest-image.js';
-import { Guest } from '#test/qemu/guest.js';
-import { parseSerial } from '#test/qemu/serial-log.js';
-import { moveLive } from './ballast.js';
+import { guestImage } from '#test/qemu/guest-image.js';
+import type { Guest } from '#test/qemu/guest.js';
+import { moveLive, type Programs } from './ballast.js';
 import type { Contender, Measurement } from './contender.js';
 import { formatBytes } from './format.js';
 import { type Bench, GIB, type GroupPlan, MIB } from './group.js';
+import { type Place, WanderingGuest, type WanderingGuestOptions } from './wandering-guest.js';
 
 /** The guest of the mail of 2016, alive: 16 GiB, idle, 12 GiB ballooned out. */
 const GUEST = { memory: 16 * GIB, balloon: 12 * GIB };
@@ -18,9 +15,6 @@ const RESIDENT = { memory: 2 * GIB, used: 900 * MIB };
 
 /** Memory by which every guest checks itself. */
 const CHECKED_MIB = 32;
-/** An emulated guest gives a GiB in some seconds. */
-const BALLOON_TIMEOUT_MS = 300_000;
-
 /** The row that the others are measured against. */
 export const QEMU = 'QEMU’s own migration';
 
@@ -33,12 +27,12 @@ export const livePlan: GroupPlan = {
     const memoryBytes = GUEST.memory / bench.shrink;
     const balloonBytes = GUEST.balloon / bench.shrink;
     const staleMiB = Math.floor(RESIDENT.used / bench.shrink / MIB / 4) * 4;
-    const ballooned: Wanderer = { image, memoryBytes, balloonBytes };
-    const resident: Wanderer = { image, memoryBytes: RESIDENT.memory / bench.shrink, balloonBytes: 0, staleMiB };
+    const ballooned = { image, memoryBytes, balloonBytes, fillMiB: CHECKED_MIB };
+    const resident = { image, memoryBytes: RESIDENT.memory / bench.shrink, staleMiB, fillMiB: CHECKED_MIB };
     const scenes = [
-      new Journey('qemu', { ...ballooned, anonymous: true }, bench),
-      new Journey('ballast', ballooned, bench),
-      new Journey('resident', resident, bench),
+      new Journey({ ...ballooned, name: 'qemu', anonymous: true }, bench),
+      new Journey({ ...ballooned, name: 'ballast' }, bench),
+      new Journey({ ...resident, name: 'resident' }, bench),
     ] as const;
     const [qemu, ballast, full] = scenes;
     try {
@@ -66,43 +60,27 @@ export const livePlan: GroupPlan = {
 const RECEIVE = 'ballast-receive --qmp DST.qmp --listen 127.0.0.1:0';
 const SEND = 'ballast-send --qmp SRC.qmp --to 127.0.0.1:PORT';
 
-interface Wanderer {
-  readonly image: GuestImage;
-  readonly memoryBytes: number;
-  readonly balloonBytes: number;
-  readonly staleMiB?: number;
-  readonly anonymous?: boolean;
-}
-
-/** A guest that goes from QEMU to QEMU. */
+/** A guest that is moved on and on, as one of those that are compared. */
 class Journey {
-  readonly #name: string;
-  readonly #guest: Wanderer;
-  readonly #bench: Bench;
-  #folder = '';
-  #legs = 0;
-  #here: { readonly qemu: Guest; readonly path: string } | undefined;
-  #there: { readonly qemu: Guest; readonly path: string } | undefined;
+  readonly #shape: WanderingGuestOptions;
+  readonly #guest: WanderingGuest;
+  readonly #programs: Programs;
 
-  constructor(name: string, guest: Wanderer, bench: Bench) {
-    this.#name = name;
-    this.#guest = guest;
-    this.#bench = bench;
+  constructor(shape: WanderingGuestOptions, bench: Bench) {
+    this.#shape = shape;
+    this.#guest = new WanderingGuest(shape, bench.folder);
+    this.#programs = bench.programs;
   }
 
   contender(name: string, what: string): Contender {
     return {
       name,
       what,
-      prepare: async () => {
-        await this.#begin();
-        this.#there = await this.#start(true);
-      },
+      prepare: async () => this.#guest.getReady(),
       run: async () => {
-        const [here, there] = [this.#here, this.#there];
-        if (here === undefined || there === undefined) throw new Error('nothing was prepared');
+        const { here, there } = this.#guest;
         const before = this.#allocated(here);
-        const measured = this.#guest.anonymous === true ? await migrate(here.qemu, there.qemu) : await this.#move();
+        const measured = await (this.#shape.anonymous === true ? migrate(here.qemu, there.qemu) : this.#move());
         return {
           ...measured,
           counters: {
@@ -113,67 +91,28 @@ class Journey {
           },
         };
       },
-      verify: async () => {
-        await this.#there?.qemu.waitForTicks(12);
-        const { ticks, badSums } = parseSerial((await this.#there?.qemu.serialText()) ?? '');
-        if (badSums.length > 0) throw new Error('the memory of the guest is not what it was');
-        if (ticks.slice(1).some((tick, index) => tick - (ticks[index] ?? 0) !== 1))
-          throw new Error('a tick is missing');
-      },
+      verify: async () => this.#guest.verifyArrived(),
       cleanUp: async () => {
-        await this.#leave(this.#here);
-        this.#here = this.#there;
-        this.#there = undefined;
+        await this.#guest.settle();
         // An emulated guest takes a processor's time even when it has nothing to do.
-        await this.#here?.qemu.pause();
+        await this.#guest.here.qemu.pause();
       },
     };
   }
 
   async end(): Promise<void> {
-    await this.#leave(this.#here);
-    await this.#leave(this.#there);
-    if (this.#folder !== '') await rm(this.#folder, { recursive: true, force: true });
-  }
-
-  async #begin(): Promise<void> {
-    if (this.#here !== undefined) {
-      await this.#here.qemu.cont();
-      return;
-    }
-    this.#folder = await mkdtemp(join(tmpdir(), 'ballast-bench-'));
-    this.#here = await this.#start(false);
-    const { qemu } = this.#here;
-    await qemu.waitForTicks(3);
-    if (this.#guest.balloonBytes > 0) await qemu.inflateBalloon(this.#guest.balloonBytes, BALLOON_TIMEOUT_MS);
-  }
-
-  async #start(incoming: boolean): Promise<{ qemu: Guest; path: string }> {
-    const { image, memoryBytes: bytes, staleMiB = 0, anonymous = false } = this.#guest;
-    const name = `${this.#name}${++this.#legs}`;
-    const path = this.#bench.folder.file(`${name}.mem`);
-    const memory = [{ path, bytes }];
-    const shape = { image, staleMiB, fillMiB: CHECKED_MIB };
-    return {
-      qemu: await Guest.start({ ...shape, memory, folder: this.#folder, name, anonymous, incoming }),
-      path,
-    };
-  }
-
-  async #leave(place: { readonly qemu: Guest; readonly path: string } | undefined): Promise<void> {
-    await place?.qemu.dispose();
-    if (place !== undefined) await rm(place.path, { force: true });
+    await this.#guest.end();
   }
 
   async #move(): Promise<Measurement> {
-    const [here, there] = [this.#here?.qemu.programQmpPath ?? '', this.#there?.qemu.programQmpPath ?? ''];
-    const { seconds, counters } = await moveLive(here, there, this.#bench.programs);
+    const [here, there] = [this.#guest.here.qemu.programQmpPath, this.#guest.there.qemu.programQmpPath];
+    const { seconds, counters } = await moveLive(here, there, this.#programs);
     return { seconds, wireBytes: counters['wireBytes'], counters };
   }
 
-  #allocated({ qemu, path }: { readonly qemu: Guest; readonly path: string }): number {
-    if (this.#guest.anonymous !== true) return statSync(path).blocks * 512;
-    return residentOf(Number(qemu.pid), this.#guest.memoryBytes);
+  #allocated({ qemu, path }: Place): number {
+    if (this.#shape.anonymous !== true) return statSync(path).blocks * 512;
+    return residentOf(Number(qemu.pid), this.#shape.memoryBytes);
   }
 }
 
