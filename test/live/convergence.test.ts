@@ -90,6 +90,14 @@ test('there is new hope when the guest was slowed down', (t) => {
   t.false(convergence.isHopeless);
 });
 
+test('a guest of which one round may be made is given up after the sample, unless it can be stopped then', (t) => {
+  const convergence = new Convergence(LIMIT_MS, 1);
+  convergence.noteSample({ passSeconds: 0.1, changedBytes: 300 * MIB, dirtySeconds: 60 }, RATE);
+  t.true(convergence.isHopeless);
+  convergence.noteSample({ passSeconds: 0.1, changedBytes: MIB, dirtySeconds: 60 }, RATE);
+  t.false(convergence.isHopeless);
+});
+
 test('no more rounds are made than allowed, the first included', (t) => {
   const convergence = new Convergence(LIMIT_MS, 3);
   convergence.note(roundOf(RATE, { seconds: 10 }), RATE);

@@ -29,7 +29,12 @@ export class ReceiveSession {
   readonly #guest: IncomingGuest | undefined;
   /** The live sender that was told that its guest is loaded: from then on it may have sent a commit that got lost. */
   #loadedFor: Uint8Array | undefined;
-  /** Ends the wait for that commit. */
+  /**
+   * How far a live guest is. Loaded, it can be taken back, and its sender told that it never ran here; once committed
+   * it is not, unless its QEMU refuses to let it run.
+   */
+  #guestIs: 'arriving' | 'loaded' | 'committed' = 'arriving';
+  /** Ends the wait for the commit of a guest that is loaded. */
   #takeBack: ((reason: BallastError) => void) | undefined;
   #destination: Destination | undefined;
   /** Whether something of the destination was written on a connection before. */
@@ -73,8 +78,7 @@ export class ReceiveSession {
   async serve(caller: Caller, listener: Listener): Promise<TransferResult> {
     const { connection, hello } = caller;
     const onAbort = (): void => {
-      // The sender of a guest that is loaded can be told that it will not run; one that was committed runs.
-      if (this.#loadedFor === undefined) connection.fail(interrupted());
+      if (this.#guestIs === 'arriving') connection.fail(interrupted());
       else this.#takeBack?.(interrupted());
     };
     const { signal } = this.#options;
@@ -214,10 +218,12 @@ export class ReceiveSession {
       if (guest !== undefined) {
         runs = await receiveDeviceState(connection, guest);
         this.#loadedFor = hello.session;
+        this.#guestIs = 'loaded';
         await connection.sendControl({ kind: 'loaded' });
       }
 
       await this.#commit(connection);
+      if (guest !== undefined) this.#guestIs = 'committed';
       if (guest !== undefined && runs) await this.#resume(guest);
       await destination.publish();
       this.#published = root;
@@ -264,14 +270,16 @@ export class ReceiveSession {
     } catch (error) {
       const reason = BallastError.from(error);
       // QEMU refused, and so it never ran. Where nobody can tell, nothing is said that would let it run twice.
-      if (reason.code !== ErrorCode.GUEST) this.#loadedFor = undefined;
+      if (reason.code === ErrorCode.GUEST) this.#guestIs = 'loaded';
+      else this.#loadedFor = undefined;
       throw reason;
     }
   }
 
   /** Tells the sender why this failed. One that may have committed learns that the guest never ran here, and no more. */
   async #endConnection(connection: Connection, reason: BallastError): Promise<void> {
-    if (this.#loadedFor === undefined || connection.failure !== undefined) {
+    const neverRan = this.#guestIs === 'loaded' && this.#loadedFor !== undefined;
+    if (!neverRan || connection.failure !== undefined) {
       await connection.abort(reason);
       return;
     }
