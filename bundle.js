@@ -1,6 +1,6 @@
 import { readFileSync, readdirSync } from 'node:fs';
 import { basename } from 'node:path';
-import { defineConfig } from 'rolldown';
+import { build } from 'rolldown';
 
 /** Bundles a program of what tsc made of it, for its main thread and for each kind of other threads. */
 function program(name) {
@@ -27,4 +27,4 @@ const sourceMapsOfTsc = {
   },
 };
 
-export default defineConfig([program('sender'), program('receiver')]);
+await build([program('sender'), program('receiver')]);
