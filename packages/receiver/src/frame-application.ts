@@ -1,5 +1,5 @@
 import { BallastError, ErrorCode } from '@ballast/shared/errors';
-import { Dialect, FrameType, MAX_PAYLOAD, type ControlOf, type Frame } from '@ballast/shared/protocol';
+import { Dialect, FrameType, type ControlOf, type Frame } from '@ballast/shared/protocol';
 import { Cause, type Stopwatch } from '@ballast/shared/measure';
 import { LeafUnpacker } from './leaf-unpacker.js';
 import type { ReceivedRegion } from './received-region.js';
@@ -24,8 +24,6 @@ export class FrameApplication {
   readonly #regions: readonly ReceivedRegion[];
   readonly #onDamaged: (region: number, leaf: number) => void;
   readonly #stopwatch: Stopwatch;
-  /** Where pages are read back to. */
-  readonly #scratch = Buffer.alloc(MAX_PAYLOAD[FrameType.leaves]);
 
   /** @param onDamaged told of each leaf that is not what was sent */
   constructor(
@@ -58,7 +56,7 @@ export class FrameApplication {
     }
     this.#stopwatch.switchTo(CAUSES[type] ?? Cause.announce);
     if (type === FrameType.leaves) {
-      for (const leaf of region.applyLeaves(frame, this.#scratch, this.#unpacker)) this.#onDamaged(index, leaf);
+      for (const leaf of region.applyLeaves(frame, this.#unpacker)) this.#onDamaged(index, leaf);
     } else if (type === FrameType.whiteouts) region.applyWhiteouts(frame);
     else region.applyRanges(frame);
     this.#stopwatch.switchTo(Cause.data);

@@ -95,22 +95,21 @@ export class ReceivedRegion {
   }
 
   /**
-   * Stores the pages of a leaves frame and checks each leaf against its digest.
-   * @param scratch as large as the payload: where pages are read back to
+   * Stores the pages of a leaves frame and checks each leaf against its digest. What is read back takes the place of what
+   * came, in the same memory: that is still in the cache, and another megabyte would not be.
    * @param unpacker undefined where leaves come as they are
    * @returns leaves of this frame that are not what was sent
    * @throws BallastError PROTOCOL, WRITE, NO_SPACE, READ
    */
-  applyLeaves({ header, payload }: Frame, scratch: Buffer, unpacker: LeafUnpacker | undefined): number[] {
+  applyLeaves({ header, payload }: Frame, unpacker: LeafUnpacker | undefined): number[] {
     const expected = decodeLeafRecords(header, payload, this.store.bytes, unpacker !== undefined);
     for (const record of expected) this.#expectLeaf(record);
     const { records, pages, damaged } = unpacker?.unpack(expected, payload) ?? asTheyAre(expected, payload);
     this.#stopwatch.switchTo(Cause.store);
-    this.#storePages(records, pages, scratch);
+    this.#storePages(records, pages);
     this.#stopwatch.switchTo(Cause.hash);
     for (const record of damaged) this.#noteWrong(record);
-    const arrived = this.#readsBack ? scratch : pages;
-    return [...damaged, ...records.filter((record) => !this.#settle(record, arrived))].map((record) => record.leaf);
+    return [...damaged, ...records.filter((record) => !this.#settle(record, pages))].map((record) => record.leaf);
   }
 
   /** What was received so far. */
@@ -204,12 +203,13 @@ export class ReceivedRegion {
   }
 
   /** Runs of pages that touch in the file touch in the payload, too: each is one write and one read. */
-  #storePages(records: readonly LeafRecord[], payload: Buffer, scratch: Buffer): void {
+  #storePages(records: readonly LeafRecord[], pages: Buffer): void {
     let run = { offset: -1, at: 0, length: 0 };
     const store = (): void => {
       if (run.length === 0) return;
-      this.store.write(run.offset, payload.subarray(run.at, run.at + run.length));
-      if (this.#readsBack) this.store.read(run.offset, scratch.subarray(run.at, run.at + run.length));
+      const bytes = pages.subarray(run.at, run.at + run.length);
+      this.store.write(run.offset, bytes);
+      if (this.#readsBack) this.store.read(run.offset, bytes);
       this.#sentBytes += run.length;
     };
     for (const { leaf, sent, at } of records) {
