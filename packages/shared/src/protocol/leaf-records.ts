@@ -79,21 +79,22 @@ export function decodeLeafRecords(
   const leaves = leafCount(regionBytes);
   const pages = regionBytes / PAGE_SIZE;
   const records: LeafRecord[] = [];
+  const table = new DataView(payload.buffer, payload.byteOffset, at);
   let previous = -1;
   let pageBytes = 0;
   for (let index = 0; index < count; index++) {
     const record = index * LEAF_RECORD_SIZE;
-    const leaf = base + payload.readUInt32LE(record);
-    const mask = payload.readUInt16LE(record + 4);
-    const sent = payload.readUInt16LE(record + 6);
-    const stored = payload.readUInt32LE(record + 8);
+    const leaf = base + table.getUint32(record, true);
+    const mask = table.getUint16(record + 4, true);
+    const sent = table.getUint16(record + 6, true);
+    const stored = table.getUint32(record + 8, true);
     if (leaf <= previous) throw malformed('do not ascend');
     if (leaf >= leaves) throw malformed(`lie beyond the region: leaf ${leaf} of ${leaves}`);
     if (mask === 0) throw malformed(`hold no page: leaf ${leaf}`);
     if (leaf * LEAF_PAGES + 31 - Math.clz32(mask) >= pages)
       throw malformed(`have pages beyond the region: leaf ${leaf}`);
     if ((sent & ~mask) !== 0) throw malformed(`carry pages outside their mask: leaf ${leaf}`);
-    if (payload.readUInt32LE(record + 12) !== 0) throw malformed('set a field that must be zero');
+    if (table.getUint32(record + 12, true) !== 0) throw malformed('set a field that must be zero');
     const leafBytes = popCount(sent) * PAGE_SIZE;
     if (stored !== leafBytes && !(mayCompress && stored > 0 && stored < leafBytes))
       throw malformed(`carry ${stored} bytes for ${popCount(sent)} pages: leaf ${leaf}`);
