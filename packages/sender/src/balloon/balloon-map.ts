@@ -91,19 +91,18 @@ function holesIfKnown(fd: number, bytes: number, path: string): ExtentSet {
 function digestOfMap(free: readonly ExtentSet[]): Buffer {
   const digest = new StreamingDigest();
   for (const extents of free) {
-    const runs = Buffer.alloc(8 + 16 * extents.count);
-    let at = writeU64(runs, extents.count, 0);
-    for (let i = 0; i < extents.count; i++) {
-      at = writeU64(runs, extents.start(i) / PAGE_SIZE, at);
-      at = writeU64(runs, extents.end(i) / PAGE_SIZE, at);
-    }
-    digest.update(runs);
+    const runs = new DataView(new ArrayBuffer(8 + 16 * extents.count));
+    writeU64(runs, 0, extents.count);
+    extents.bounds.forEach((bound, index) => {
+      writeU64(runs, 8 + 8 * index, bound / PAGE_SIZE);
+    });
+    digest.update(new Uint8Array(runs.buffer));
   }
   return digest.finish();
 }
 
-/** Without a BigInt, which costs more than all the rest where a map has many runs. Returns the offset behind it. */
-function writeU64(into: Buffer, value: number, at: number): number {
-  into.writeUInt32LE(value % 2 ** 32, at);
-  return into.writeUInt32LE(Math.floor(value / 2 ** 32), at + 4);
+/** Without a BigInt, which costs more than all the rest where a map has many runs. */
+function writeU64(into: DataView, at: number, value: number): void {
+  into.setUint32(at, value % 2 ** 32, true);
+  into.setUint32(at + 4, Math.floor(value / 2 ** 32), true);
 }

@@ -10,12 +10,20 @@ import { ExtentSet, PAGE_SIZE, seekData, seekHole } from '@ballast/shared/memory
 export function readHoles(fd: number, bytes: number, path: string): ExtentSet {
   const holes = ExtentSet.builder();
   try {
-    let position = 0;
-    while (position < bytes) {
-      const data = seekData(fd, position) ?? bytes;
-      if (data > position) holes.add(position, Math.min(data, bytes));
-      if (data >= bytes) break;
-      position = seekHole(fd, data) ?? bytes;
+    let data = seekData(fd, 0) ?? bytes;
+    holes.add(0, Math.min(data, bytes));
+    for (let isPage = false; data < bytes;) {
+      const pageEnd = (Math.floor(data / PAGE_SIZE) + 1) * PAGE_SIZE;
+      // After a single page of data another one is likely, and that is one call instead of two.
+      let next = isPage && pageEnd < bytes ? (seekData(fd, pageEnd) ?? bytes) : pageEnd;
+      let hole = pageEnd;
+      if (next <= pageEnd) {
+        hole = seekHole(fd, data) ?? bytes;
+        next = hole < bytes ? (seekData(fd, hole) ?? bytes) : bytes;
+      }
+      isPage = hole <= pageEnd;
+      holes.add(hole, Math.min(next, bytes));
+      data = next;
     }
   } catch (error) {
     throw new BallastError(

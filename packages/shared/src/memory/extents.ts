@@ -152,6 +152,7 @@ export class ExtentSet implements Iterable<Extent> {
 
   /** Each run shrunk to whole units: for what may be skipped. */
   alignInward(unit: number): ExtentSet {
+    if (this.#bounds.every((bound) => bound % unit === 0)) return this;
     const builder = new ExtentSetBuilder();
     for (let i = 0; i < this.count; i++) {
       builder.add(Math.ceil(this.start(i) / unit) * unit, Math.floor(this.end(i) / unit) * unit);
