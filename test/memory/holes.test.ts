@@ -1,5 +1,4 @@
 import { join } from 'node:path';
-import test from 'ava';
 import { fc, testProp } from '@fast-check/ava';
 import { mapMemory } from '@ballast/sender';
 import { countsEveryPage, temporaryFolder } from '../support/folder.js';
