@@ -99,6 +99,13 @@ test('text goes over a gigabit link more than twice as fast', (t) => {
   t.true(compressed > 0.9, String(compressed));
 });
 
+test('it does not take long to find out that compressing pays', (t) => {
+  const { milliseconds } = simulate({ link: GIGABIT, left: () => 0.5 }, 8192, true);
+  const fromTheStart = (8192 * LEAF * 0.5) / (125 * MB);
+  const ofFullBuffers = (BUFFERED * 0.5) / (125 * MB);
+  t.true(milliseconds < fromTheStart + ofFullBuffers + 25, `${milliseconds} ms instead of ${fromTheStart}`);
+});
+
 test('text goes over slower links as much faster as it gets smaller', (t) => {
   for (const rate of [1.25, 12.5, 50]) {
     const { share } = compare({ link: () => rate * MB, left: TEXT }, 4096);

@@ -25,7 +25,7 @@ const LONGEST_PENANCE_MS = 30_000;
  * Milliseconds after which a link that is faster than compressing is looked at again, doubled each time: it may be faster
  * still by now.
  */
-const FIRST_LOOK_MS = 1000;
+const FIRST_LOOK_MS = 300;
 const LONGEST_LOOK_MS = 16_000;
 /** What is stored of the pages when there was nothing to compress in them. */
 const NOTHING_SAVED = 0.95;
