@@ -154,7 +154,9 @@ function listeningPort(line: string): number | undefined {
 function done({ lines }: Ended, program: string): Done {
   const event = lastEvent(lines, 'done');
   if (typeof event?.['root'] !== 'string') throw new Error(`${program} ended without the event "done"`);
-  const numbers = Object.entries(event).filter((entry): entry is [string, number] => typeof entry[1] === 'number');
+  const numbers = [event, event['downtime'] ?? {}]
+    .flatMap(Object.entries)
+    .filter((entry): entry is [string, number] => typeof entry[1] === 'number');
   return { root: event['root'], counters: Object.fromEntries(numbers) };
 }
 

@@ -44,6 +44,9 @@ const ANONYMOUS: Column = {
   },
 };
 
+/** What a live move's `done` tells of the downtime, in milliseconds; docs/events.md says what each is. */
+const DOWNTIME_PARTS = ['stop', 'find', 'send', 'root', 'state', 'load', 'cont'] as const;
+
 const COLUMNS: Readonly<Record<Group['name'], readonly Column[]>> = {
   peers: [TIME, RATE, timeAgainst(BALLAST, 'ballast'), rateAgainst(LIMIT, 'iperf3'), WIRE, ANONYMOUS],
   layout: [TIME, RATE, timeAgainst(LONG_RUN, 'one run'), WIRE, ANONYMOUS],
@@ -66,6 +69,15 @@ const COLUMNS: Readonly<Record<Group['name'], readonly Column[]>> = {
         ({ counters }) => counters?.['downtimeMs'],
         (ms) => `${Math.round(ms)} ms`,
       ),
+    },
+    {
+      head: DOWNTIME_PARTS.join(' + '),
+      cell(row, group) {
+        const parts = DOWNTIME_PARTS.map((part) =>
+          counted(({ counters }) => counters?.[`${part}Ms`], formatCount)(row, group),
+        );
+        return parts.includes(UNKNOWN) ? UNKNOWN : `${parts.join(' + ')} ms`;
+      },
     },
     WIRE,
     { head: 'guest memory before', cell: counted(({ counters }) => counters?.['before'], formatBytes) },
