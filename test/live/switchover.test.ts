@@ -101,6 +101,27 @@ for (const { kind, toReceiver } of [
   });
 }
 
+test('a receiver that is interrupted after the commit does not take the guest back', async (t, image) => {
+  t.timeout(60_000);
+  const scene = await Scene.start(t, image);
+  const victim: { receiver?: Awaited<ReturnType<Scene['receive']>>['receiver'] } = {};
+  const monitor = await QmpProxy.open(scene.folder, 'late', scene.destination.programQmpPath, (moment, command) => {
+    if (moment === 'before' && command === 'cont') victim.receiver?.kill('SIGINT');
+    return undefined;
+  });
+  t.teardown(() => {
+    monitor.close();
+  });
+  const { receiver, port } = await scene.receive({ qmp: monitor.path });
+  victim.receiver = receiver;
+  const sender = scene.send(`127.0.0.1:${port}`);
+  const { root } = await sender.event('done', 40_000);
+  await sender.succeeded();
+  t.is((await receiver.event('done', 20_000))['root'], root);
+  await receiver.ended();
+  await scene.assertRunsThere(t);
+});
+
 test('a destination that cannot resume the guest says that it never ran there: it goes on where it was', async (t, image) => {
   t.timeout(60_000);
   const scene = await Scene.start(t, image);
