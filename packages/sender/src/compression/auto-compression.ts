@@ -7,7 +7,7 @@ const WINDOW_MS = 50;
 /** Share of a window spent waiting above which the link, and not this side, is what a transfer waits for. */
 const LINK_BOUND = 0.3;
 /** Below this share it is this side. */
-const BUSY = 0.1;
+const BUSY = 0.05;
 /** Leaves compressed to learn how well, and how fast. */
 const TRIAL_LEAVES = 4;
 /** How much faster compressing must promise to be, and then turn out to be. */
@@ -25,7 +25,7 @@ const LONGEST_PENANCE_MS = 30_000;
  * Milliseconds after which a link that is faster than compressing is looked at again, doubled each time: it may be faster
  * still by now.
  */
-const FIRST_LOOK_MS = 300;
+const FIRST_LOOK_MS = 1000;
 const LONGEST_LOOK_MS = 16_000;
 /** What is stored of the pages when there was nothing to compress in them. */
 const NOTHING_SAVED = 0.95;
@@ -87,6 +87,8 @@ export class AutoCompression implements LeafCompression {
   #workCost = 0;
 
   #trial: Trial | undefined = newTrial();
+  /** The first leaf waits for the library to be loaded, and says nothing of its speed. */
+  #warm = false;
   /** The last trial that came to its end, and when. */
   #tried: Trial | undefined;
   #triedAt = 0;
@@ -159,6 +161,10 @@ export class AutoCompression implements LeafCompression {
   #tryLeaf(pages: Buffer, trial: Trial): number {
     const before = this.#now();
     const stored = shrinkWith(this.#codec, pages);
+    if (!this.#warm) {
+      this.#warm = true;
+      return stored;
+    }
     const now = this.#now();
     trial.spentMs += now - before;
     trial.pageBytes += pages.length;
