@@ -5,7 +5,7 @@ import test from 'ava';
 import { STRATEGY_NAMES, sendMemory, type SendEvent } from '@ballast/sender';
 import type { ReceiveEvent } from '@ballast/receiver';
 import { channelPreamble } from '@ballast/shared/protocol';
-import { cutAfter, flipEvery, Proxy, stallAfter } from '../faults/proxy.js';
+import { cutAfter, flipEvery, Proxy, stallAfter, throttle } from '../faults/proxy.js';
 import { MIB, OVERHEAD, overwritePages, scene, takesPages } from '../faults/scenes.js';
 import {
   Fill,
@@ -99,8 +99,9 @@ test.serial('when one channel is cut, all begin again and send only what is miss
     from: [source],
     to: [copy],
     via: async (receiver) => {
-      // Connection 0 is the session's, 1 and 2 its channels.
-      const proxy = await Proxy.open(t, receiver, (n) => ({ toReceiver: n === 2 ? [cutAfter(16 * MIB)] : [] }));
+      // Connection 0 is the session's, 1 and 2 its channels; one that is slow leaves enough to the one that is cut.
+      const faults = [[], [throttle(24 * MIB)], [cutAfter(4 * MIB)]];
+      const proxy = await Proxy.open(t, receiver, (n) => ({ toReceiver: faults[n] ?? [] }));
       return proxy.address;
     },
     send: {
