@@ -1,3 +1,4 @@
+import { spawn } from 'node:child_process';
 import {
   closeSync,
   existsSync,
@@ -21,6 +22,7 @@ import {
   seekData,
   seekHole,
   tryLock,
+  unlock,
 } from '@ballast/shared/memory';
 import { hasTmpfs, scratchFolder } from './scratch.js';
 
@@ -185,6 +187,19 @@ tmpfsTest('a lock is held by one open file at a time, until it is closed', (t, f
   t.true(tryLock(first));
   t.true(tryLock(first));
   t.false(tryLock(second));
+  closeSync(first);
+  t.true(tryLock(second));
+  closeSync(second);
+});
+
+tmpfsTest('a lock that is given back is free, though another process still has the open file', (t, folder) => {
+  const path = join(folder, 'guest.mem');
+  const first = openSync(path, 'w');
+  const second = openSync(path, 'r');
+  t.true(tryLock(first));
+  const heir = spawn('sleep', ['60'], { stdio: ['ignore', 'ignore', 'ignore', first] });
+  t.teardown(() => heir.kill('SIGKILL'));
+  unlock(first);
   closeSync(first);
   t.true(tryLock(second));
   closeSync(second);

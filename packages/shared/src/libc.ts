@@ -22,6 +22,7 @@ const MADV_POPULATE_READ = 22;
 const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
 const LOCK_EX = 2;
 const LOCK_NB = 4;
+const LOCK_UN = 8;
 const AT_FDCWD = -100;
 const RENAME_NOREPLACE = 1;
 
@@ -185,11 +186,19 @@ export function duplicate(fd: number): number {
   return copy;
 }
 
-/** Takes an exclusive advisory lock on the open file; false when someone else holds one. It goes when the file is closed. */
+/** Takes an exclusive advisory lock on the open file; false when someone else holds one. It goes with the process. */
 export function tryLock(fd: number): boolean {
   if (flock(fd, LOCK_EX | LOCK_NB) === 0) return true;
   if (koffi.errno() === koffi.os.errno['EWOULDBLOCK'] || koffi.errno() === koffi.os.errno['EAGAIN']) return false;
   throw failure('flock');
+}
+
+/**
+ * Gives the lock back. Closing the descriptor alone would not: a process that is just being started holds another one of the
+ * same open file until it becomes another program.
+ */
+export function unlock(fd: number): void {
+  if (flock(fd, LOCK_UN) !== 0) throw failure('flock');
 }
 
 /**

@@ -1,7 +1,7 @@
 import { closeSync, constants, existsSync, fstatSync, openSync, unlinkSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { BallastError, ErrorCode, systemCode } from '@ballast/shared/errors';
-import { tryLock } from '@ballast/shared/memory';
+import { tryLock, unlock } from '@ballast/shared/memory';
 import { Outcome, type Destination } from './destination.js';
 import { allocatedBytes, checkRoom, filesystemOf, storeFor, syncFile, type Filesystem } from './filesystem.js';
 import { writeFailed, type RegionStore } from './region-store.js';
@@ -168,5 +168,6 @@ function writeNote(fd: number, path: string): void {
 
 export function closeFile({ fd, store }: InPlaceFile): void {
   store.close();
+  unlock(fd);
   closeSync(fd);
 }

@@ -11,7 +11,7 @@ import {
 } from 'node:fs';
 import { basename, dirname } from 'node:path';
 import { BallastError, ErrorCode, systemCode } from '@ballast/shared/errors';
-import { renameNoReplace, tryLock } from '@ballast/shared/memory';
+import { renameNoReplace, tryLock, unlock } from '@ballast/shared/memory';
 import { Outcome, type Destination } from './destination.js';
 import {
   allocatedBytes,
@@ -244,5 +244,6 @@ function removePartial(file: PartialFile): void {
 
 function closeFile({ fd, store }: PartialFile): void {
   store.close();
+  unlock(fd);
   closeSync(fd);
 }

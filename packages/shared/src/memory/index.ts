@@ -12,6 +12,7 @@ export {
   seekData,
   seekHole,
   tryLock,
+  unlock,
 } from '../libc.js';
 export type { Mapping } from '../libc.js';
 export { PageCoverage, popCount } from './page-coverage.js';
