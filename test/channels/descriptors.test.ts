@@ -11,7 +11,8 @@ import type { Address } from '@ballast/shared/transport';
 import { temporaryFolder } from '../support/folder.js';
 import { Fill, firstWrongPage, writeMemoryFile, type Layout } from '../support/memory-file.js';
 import { testUnless } from '../support/mounts.js';
-import { Program, eventsIn, receiverProgram } from '../support/programs.js';
+import { Program, eventsIn, receiverProgram, type ProgramEnd } from '../support/programs.js';
+import { Wire } from '../support/wire.js';
 import { makeCertificates, whyNoOpenssl } from '../tls/certificates.js';
 
 const test = testUnless(await whyNoOpenssl());
@@ -88,3 +89,56 @@ test('the same over TLS', async (t) => {
   const { receiverDirectory, senderDirectory } = await makeCertificates(await temporaryFolder(t));
   await runsOut(t, ['--tls-dir', receiverDirectory], ['--tls-dir', senderDirectory]);
 });
+
+/** Both programs are done, neither met a defect of its own, and what was begun with channels ended without. */
+function wentOnAlone(t: ExecutionContext, copy: string, sent: ProgramEnd, received: ProgramEnd): void {
+  t.is(sent.status, 0, sent.stderr);
+  t.is(received.status, 0, received.stderr);
+  t.is(firstWrongPage(copy, LAYOUT), undefined);
+  for (const { stdout, stderr } of [sent, received]) {
+    t.notRegex(stdout + stderr, /E_INTERNAL|unexpected failure/);
+    const connected = eventsIn(stdout).filter(({ event }) => event === 'connected');
+    t.deepEqual([connected[0]?.['channels'], connected.at(-1)?.['channels']], [4, 1]);
+  }
+}
+
+/** Descriptors beside those that a receiver has open when it listens: too few for the threads of four channels. */
+for (const more of [3, 5, 9]) {
+  ava.serial(`a receiver with ${more} descriptors for four channels goes on without channels`, async (t) => {
+    const folder = await temporaryFolder(t);
+    const [source, copy] = [join(folder, 'guest.mem'), join(folder, 'copy.mem')];
+    writeMemoryFile(source, LAYOUT);
+    const { receiver, to } = await receiverProgram(t, [copy]);
+    await limitDescriptors(receiver.pid, (await nextDescriptor(receiver.pid)) + more);
+    const sender = Program.sender(t, [source, '--to', to, '--channels', '4', '--json']);
+    wentOnAlone(t, copy, await sender.ended, await receiver.ended);
+  });
+}
+
+for (const more of [0, 3, 8]) {
+  ava.serial(`a sender with ${more} descriptors for four channels goes on without channels`, async (t) => {
+    const folder = await temporaryFolder(t);
+    const [source, copy] = [join(folder, 'guest.mem'), join(folder, 'copy.mem')];
+    writeMemoryFile(source, LAYOUT);
+    const { receiver, address } = await receiverProgram(t, [copy]);
+    const wire = await Wire.open(t, address, 0);
+    const sender = Program.sender(t, [
+      source,
+      '--to',
+      `${wire.address.host}:${wire.address.port}`,
+      '--channels',
+      '4',
+      '--json',
+    ]);
+    // It has connected, and waits for an answer to its hello.
+    await wire.held;
+    await limitDescriptors(sender.pid, (await nextDescriptor(sender.pid)) + more);
+    wire.release();
+    const sent = await sender.ended;
+    wentOnAlone(t, copy, sent, await receiver.ended);
+    t.true(
+      eventsIn(sent.stdout).some(({ event, code }) => event === 'retry' && code === 'E_BUSY'),
+      sent.stdout,
+    );
+  });
+}

@@ -92,8 +92,8 @@ async function receiveOne(listener: Listener, options: ReceiveOptions, guest?: I
         return result;
       } catch (error) {
         const reason = BallastError.from(error);
-        // Busy is a file of this side that another receiver has locked: no other connection gets past that.
-        const isOver = !isRetryable(reason) || reason.code === ErrorCode.BUSY || session.isSpoiled;
+        // No other connection gets past a file that another receiver has locked.
+        const isOver = !isRetryable(reason) || session.isShutOut || session.isSpoiled;
         if (session.isSpoiled && isRetryable(reason)) await session.disown(listener, patienceMs);
         if (isOver || options.signal?.aborted === true) throw reason;
         const { code, message } = reason;

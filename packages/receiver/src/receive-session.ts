@@ -44,6 +44,8 @@ export class ReceiveSession {
   #earlierWireBytes = 0;
   /** Of the connection at hand. */
   #channels: Channels | undefined;
+  /** Whether there was no room for the threads of channels before: what is begun again goes over one connection. */
+  #hasNoRoom = false;
 
   private constructor(options: ReceiveOptions, old: readonly OldCopy[], guest: IncomingGuest | undefined) {
     this.#options = options;
@@ -64,6 +66,11 @@ export class ReceiveSession {
       throw error;
     }
     return new ReceiveSession(options, old, guest);
+  }
+
+  /** Whether the destination cannot be had, for as long as another receiver works on it. */
+  get isShutOut(): boolean {
+    return this.#destination === undefined;
   }
 
   /** Whether no other connection can go on from here: the waiting guest had begun to take a guest in. */
@@ -184,10 +191,10 @@ export class ReceiveSession {
       (store, index) => new ReceivedRegion(index, store, destination.readsBack, bases[index], stopwatch),
     );
     this.#began = destination.readsBack;
-    if (hello.channels > 0) this.#openChannels(caller, destination, holds, listener);
+    const channels = this.#hasNoRoom ? 0 : hello.channels;
+    if (channels > 0) this.#openChannels(caller, channels, { destination, holds, listener });
     else connection.boundKernelBuffers(1);
 
-    const { channels } = hello;
     await connection.sendControl({ kind: 'welcome', holds, channels });
     this.#options.onEvent?.({ event: 'connected', peer: address, resumes: holds, channels: Math.max(channels, 1) });
     const progress = this.#reportProgress(connection, regions);
@@ -331,13 +338,13 @@ export class ReceiveSession {
 
   #openChannels(
     { connection, hello, measurement }: Caller,
-    destination: Destination,
-    holds: boolean,
-    listener: Listener,
+    count: number,
+    into: { readonly destination: Destination; readonly holds: boolean; readonly listener: Listener },
   ): void {
     const { onEvent, timeoutMs } = this.#options;
-    const channels = Channels.start(
-      hello.channels,
+    const { destination, holds, listener } = into;
+    const channels = new Channels(
+      count,
       {
         session: hello.session,
         measure: measurement !== undefined,
@@ -348,7 +355,7 @@ export class ReceiveSession {
         stores: destination.stores.map((store) => store.shared),
         readsBack: destination.readsBack,
         holds,
-        channels: hello.channels,
+        channels: count,
         old: this.#old.map((copy) => copy.shared),
       },
       {
@@ -390,6 +397,7 @@ export class ReceiveSession {
     if (channels === undefined) return;
     await channels.close(reason);
     this.#channels = undefined;
+    this.#hasNoRoom ||= channels.foundNoRoom;
     this.#earlierWireBytes += channels.wireBytes;
   }
 

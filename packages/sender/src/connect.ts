@@ -1,4 +1,4 @@
-import { BallastError, ErrorCode, systemCode } from '@ballast/shared/errors';
+import { BallastError, ErrorCode, outOfDescriptors, systemCode } from '@ballast/shared/errors';
 import {
   dial,
   explainHandshake,
@@ -95,6 +95,9 @@ function connectFailed(name: string, error: Error): BallastError {
   if (handshake !== undefined)
     return new BallastError(ErrorCode.TLS, `no TLS connection to ${name}: ${handshake}`, options);
   switch (code) {
+    case 'EMFILE':
+    case 'ENFILE':
+      return outOfDescriptors(code, error);
     case 'ECONNREFUSED':
       return new BallastError(
         ErrorCode.CONNECT,

@@ -53,10 +53,16 @@ export class FullPass {
   readonly #options: FullPassOptions;
   #channels: Channels | undefined;
   #channelWireBytes = 0;
+  #foundNoRoom = false;
 
   constructor(options: FullPassOptions) {
     this.#options = options;
     this.pool = new BatchPool(BATCHES, batchLimit(options.bandwidth), leafCompression(options.compress));
+  }
+
+  /** Whether its channels failed because there was no more of something that they need: another pass does without. */
+  get foundNoRoom(): boolean {
+    return this.#foundNoRoom;
   }
 
   /** Bytes of pages that channels have scanned, and that `walked` does not have yet. */
@@ -135,6 +141,7 @@ export class FullPass {
     if (channels === undefined) return;
     await channels.close(reason);
     this.#channels = undefined;
+    this.#foundNoRoom = channels.foundNoRoom;
     const { announced, walked } = this.#options;
     walked.scannedBytes += channels.scannedBytes;
     walked.sentBytes += channels.sentBytes;

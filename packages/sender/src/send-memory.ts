@@ -141,6 +141,8 @@ class Session implements Attempts<TransferResult> {
   #earlierWireBytes = 0;
   /** On the connection at hand. */
   #pass: FullPass | undefined;
+  /** Whether there was no room for channels before: what is begun again goes over one connection. */
+  #hasNoRoom = false;
   /** The result, from the moment on at which the receiver may have published. */
   #committed: (() => TransferResult) | undefined;
 
@@ -224,7 +226,8 @@ class Session implements Attempts<TransferResult> {
     stopwatch.switchTo(Cause.askMap);
     const plans = identifyPages(strategy.identify, this.#source, this.#balloon);
     stopwatch.switchTo(Cause.agree);
-    const asked = channelsFor(this.#options.channels, {
+    this.#hasNoRoom ||= this.#pass?.foundNoRoom === true;
+    const asked = channelsFor(this.#hasNoRoom ? 1 : this.#options.channels, {
       plans,
       sharesCores: isLoopback(this.#options.to.host),
       bandwidth: this.#bandwidth,

@@ -11,7 +11,7 @@ export const ErrorCode = {
   BAD_FILE: 'E_BAD_FILE',
   /** The destination exists already. */
   EXISTS: 'E_EXISTS',
-  /** Another receiver works on the same destination. */
+  /** Another receiver works on the same destination, or this process has no more of what it needs for now. */
   BUSY: 'E_BUSY',
   /** The operating system refused a read. */
   READ: 'E_READ',
@@ -78,9 +78,11 @@ export class BallastError extends Error {
     this.code = code;
   }
 
-  /** Any thrown value as a BallastError: itself, or an internal error around it. */
+  /** Any thrown value as a BallastError: itself, what it says of this process or the machine, or an internal error. */
   static from(error: unknown): BallastError {
     if (error instanceof BallastError) return error;
+    const code = systemCode(error);
+    if (code === 'EMFILE' || code === 'ENFILE') return outOfDescriptors(code, error);
     const text = error instanceof Error ? error.message : String(error);
     return new BallastError(
       ErrorCode.INTERNAL,
@@ -103,6 +105,15 @@ const RETRYABLE: ReadonlySet<ErrorCode> = new Set([
 /** Whether a new connection may get past the error: it was about the way, not about what was to be moved. */
 export function isRetryable(error: BallastError): boolean {
   return RETRYABLE.has(error.code);
+}
+
+/** A connection, a thread or a file needed a descriptor, and there was none: others may give some back. */
+export function outOfDescriptors(code: string, cause: unknown): BallastError {
+  return new BallastError(
+    ErrorCode.BUSY,
+    `no file descriptor is left (${code}); allow more with ulimit -n, or use fewer channels`,
+    { cause },
+  );
 }
 
 /** The `code` of a Node.js system error ("ENOENT", "EPIPE"…), or undefined for anything else. */

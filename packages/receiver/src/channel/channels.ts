@@ -1,6 +1,7 @@
 import { closeSync } from 'node:fs';
 import { Worker } from 'node:worker_threads';
 import { BallastError, ErrorCode } from '@ballast/shared/errors';
+import { threadFailure } from '@ballast/shared/thread-failure';
 import { Gauge, type ChannelConnection, type ChannelOrder, type ChannelReport, type ChannelTask } from './task.js';
 
 /** Milliseconds that a thread has to end by itself when it was told to. */
@@ -18,28 +19,30 @@ export interface ChannelEvents {
 /** What a channel has received, and where its time went if that was asked for. */
 type ChannelOutcome = Extract<ChannelReport, { kind: 'finished' }>;
 
-interface Channel {
-  readonly worker: Worker;
-  readonly gauges: Float64Array;
-  readonly finished: Promise<ChannelOutcome>;
-  readonly ended: Promise<void>;
-  over: boolean;
-}
+/** What all channels of a session have in common. */
+type SessionTask = Omit<ChannelTask, 'gauges' | 'patienceMs'>;
 
 /**
  * The channels of a session, each a connection in a thread of its own that writes to the same files. No two of them are
- * told about the same page, which is checked when their parts are put together.
+ * told about the same page, which is checked when their parts are put together. A thread is started when a connection
+ * wants to be its channel: whoever only says hello costs none.
  */
 export class Channels {
   readonly #channels: readonly Channel[];
+  readonly #patience: NodeJS.Timeout;
 
-  private constructor(channels: readonly Channel[]) {
-    this.#channels = channels;
+  /** @param count how many the sender was granted */
+  constructor(count: number, task: SessionTask, events: ChannelEvents) {
+    const deadline = performance.now() + task.timeoutMs;
+    this.#channels = Array.from({ length: count }, () => new Channel(task, deadline, events));
+    this.#patience = setTimeout(() => {
+      for (const channel of this.#channels) channel.giveUpUnlessBegun();
+    }, task.timeoutMs);
   }
 
-  /** Starts the threads, each of which waits for a connection. */
-  static start(count: number, task: Omit<ChannelTask, 'gauges'>, events: ChannelEvents): Channels {
-    return new Channels(Array.from({ length: count }, () => startChannel(task, events)));
+  /** Whether one of them failed because there was no more of something that a thread needs. */
+  get foundNoRoom(): boolean {
+    return this.#channels.some(({ failure }) => failure?.code === ErrorCode.BUSY);
   }
 
   /** Bytes of memory that were told about on all channels. */
@@ -55,8 +58,8 @@ export class Channels {
   /** Gives a connection to the thread that it wants; the first that knows the session becomes the channel. */
   take(connection: ChannelConnection): void {
     const channel = this.#channels[connection.index];
-    if (channel === undefined || channel.over) closeSync(connection.fd);
-    else channel.worker.postMessage({ kind: 'connection', connection } satisfies ChannelOrder);
+    if (channel === undefined) closeSync(connection.fd);
+    else channel.take(connection);
   }
 
   /**
@@ -68,58 +71,123 @@ export class Channels {
   }
 
   /** Ends all threads, for `reason` where they are not done; resolves when none is left. */
-  async close({ code, message }: BallastError): Promise<void> {
-    await Promise.all(
-      this.#channels.map(async ({ worker, ended }) => {
-        worker.postMessage({ kind: 'stop', code, message } satisfies ChannelOrder);
-        const timer = setTimeout(() => void worker.terminate(), STOP_MS);
-        await ended;
-        clearTimeout(timer);
-      }),
-    );
+  async close(reason: BallastError): Promise<void> {
+    clearTimeout(this.#patience);
+    await Promise.all(this.#channels.map(async (channel) => channel.close(reason)));
   }
 }
 
-function startChannel(task: Omit<ChannelTask, 'gauges'>, events: ChannelEvents): Channel {
-  const gauges = new SharedArrayBuffer(Object.keys(Gauge).length * Float64Array.BYTES_PER_ELEMENT);
-  const workerData: ChannelTask = { ...task, gauges };
-  const worker = new Worker(new URL('./worker.js', import.meta.url), { workerData });
-  const ended = new Promise<void>((resolve) => {
-    worker.once('exit', () => {
-      channel.over = true;
-      resolve();
+/** One channel, and its thread once there is one. */
+class Channel {
+  readonly gauges: Float64Array;
+  readonly finished: Promise<ChannelOutcome>;
+  failure: BallastError | undefined;
+  readonly #task: Omit<ChannelTask, 'patienceMs'>;
+  /** When a connection must have joined, a moment of performance.now(). */
+  readonly #deadline: number;
+  readonly #events: ChannelEvents;
+  #finish: (outcome: ChannelOutcome) => void = () => undefined;
+  #reject: (error: BallastError) => void = () => undefined;
+  #worker: Worker | undefined;
+  #ended: Promise<void> = Promise.resolve();
+  #isOver = false;
+  /** Descriptors that were given to the thread, and are closed here if it ends before it has taken them. */
+  readonly #given = new Set<number>();
+
+  constructor(task: SessionTask, deadline: number, events: ChannelEvents) {
+    const gauges = new SharedArrayBuffer(Object.keys(Gauge).length * Float64Array.BYTES_PER_ELEMENT);
+    this.gauges = new Float64Array(gauges);
+    this.#task = { ...task, gauges };
+    this.#deadline = deadline;
+    this.#events = events;
+    this.finished = new Promise((resolve, reject) => {
+      this.#finish = resolve;
+      this.#reject = reject;
     });
-  });
-  const finished = new Promise<ChannelOutcome>((resolve, reject) => {
-    const fail = (error: BallastError): void => {
-      reject(error);
-      events.onFailed(error);
-    };
+    // Whoever waits for it gets the failure; nobody may, when the session fails first.
+    this.finished.catch(() => undefined);
+  }
+
+  /** The descriptor of the connection belongs to the channel from here on, whatever becomes of it. */
+  take(connection: ChannelConnection): void {
+    if (!this.#isOver) this.#worker ??= this.#start();
+    if (this.#isOver || this.#worker === undefined) {
+      closeSync(connection.fd);
+      return;
+    }
+    this.#given.add(connection.fd);
+    this.#worker.postMessage({ kind: 'connection', connection } satisfies ChannelOrder);
+  }
+
+  giveUpUnlessBegun(): void {
+    if (this.#worker === undefined)
+      this.#fail(new BallastError(ErrorCode.TIMEOUT, 'the sender did not open the channels that it asked for'));
+  }
+
+  async close({ code, message }: BallastError): Promise<void> {
+    const worker = this.#worker;
+    if (worker === undefined) {
+      this.#isOver = true;
+      return;
+    }
+    worker.postMessage({ kind: 'stop', code, message } satisfies ChannelOrder);
+    const timer = setTimeout(() => void worker.terminate(), STOP_MS);
+    await this.#ended;
+    clearTimeout(timer);
+  }
+
+  /** @returns undefined when no thread can be had, which fails the channel */
+  #start(): Worker | undefined {
+    const patienceMs = Math.max(0, this.#deadline - performance.now());
+    const workerData: ChannelTask = { ...this.#task, patienceMs };
+    let worker: Worker;
+    try {
+      worker = new Worker(new URL('./worker.js', import.meta.url), { workerData });
+    } catch (error) {
+      this.#isOver = true;
+      this.#fail(threadFailure(error));
+      return undefined;
+    }
     worker.on('message', (report: ChannelReport) => {
-      switch (report.kind) {
-        case 'damaged':
-          events.onDamaged(report.region, report.leaf);
-          break;
-        case 'stranger':
-          events.onStranger(new BallastError(report.code, report.message));
-          break;
-        case 'finished':
-          resolve(report);
-          break;
-        case 'failed':
-          fail(new BallastError(report.code, report.message));
-          break;
-      }
+      this.#hear(report);
     });
     worker.on('error', (error) => {
-      fail(BallastError.from(error));
+      this.#fail(threadFailure(error));
     });
-    worker.on('exit', () => {
-      reject(new BallastError(ErrorCode.INTERNAL, 'the thread of a channel ended without a word'));
+    this.#ended = new Promise((resolve) => {
+      worker.once('exit', () => {
+        this.#isOver = true;
+        for (const fd of this.#given) closeSync(fd);
+        this.#reject(new BallastError(ErrorCode.INTERNAL, 'the thread of a channel ended without a word'));
+        resolve();
+      });
     });
-  });
-  // Whoever waits for it gets the failure; nobody may, when the session fails first.
-  finished.catch(() => undefined);
-  const channel: Channel = { worker, gauges: new Float64Array(gauges), finished, ended, over: false };
-  return channel;
+    return worker;
+  }
+
+  #hear(report: ChannelReport): void {
+    switch (report.kind) {
+      case 'taken':
+        this.#given.delete(report.fd);
+        break;
+      case 'damaged':
+        this.#events.onDamaged(report.region, report.leaf);
+        break;
+      case 'stranger':
+        this.#events.onStranger(new BallastError(report.code, report.message));
+        break;
+      case 'finished':
+        this.#finish(report);
+        break;
+      case 'failed':
+        this.#fail(new BallastError(report.code, report.message));
+        break;
+    }
+  }
+
+  #fail(error: BallastError): void {
+    this.failure ??= error;
+    this.#reject(error);
+    this.#events.onFailed(error);
+  }
 }

@@ -14,6 +14,8 @@ export interface ChannelTask {
   /** How many channels the session has. */
   readonly channels: number;
   readonly timeoutMs: number;
+  /** Milliseconds that are left for a connection to join. */
+  readonly patienceMs: number;
   /** Whether to tell where the thread's time went. */
   readonly measure: boolean;
   readonly dialect: Dialect;
@@ -49,6 +51,8 @@ export type ChannelOrder =
 
 /** What the thread of a channel says to the session. */
 export type ChannelReport =
+  /** The thread has this descriptor now, and will close it. */
+  | { readonly kind: 'taken'; readonly fd: number }
   | { readonly kind: 'damaged'; readonly region: number; readonly leaf: number }
   /** A connection was turned away, and why. */
   | { readonly kind: 'stranger'; readonly code: ErrorCode; readonly message: string }

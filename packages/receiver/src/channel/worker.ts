@@ -74,6 +74,7 @@ class ChannelThread {
 
   /** Takes a connection that may be the one. */
   take({ fd, rest, sent }: ChannelConnection): void {
+    this.#report({ kind: 'taken', fd });
     if (this.#handshakes === undefined) {
       const options = this.#options(sent);
       const connection = rest.length === 0 ? adopt(fd, options) : byDataEvents(new Socket({ fd }), options);
@@ -97,7 +98,7 @@ class ChannelThread {
   async run(): Promise<void> {
     const patience = setTimeout(() => {
       this.#giveUp(new BallastError(ErrorCode.TIMEOUT, 'the sender did not open the channels that it asked for'));
-    }, this.#task.timeoutMs);
+    }, this.#task.patienceMs);
     try {
       const connection = await this.#joined;
       clearTimeout(patience);

@@ -1,5 +1,5 @@
 import { fstatSync, readSync, writeSync } from 'node:fs';
-import { BallastError, ErrorCode, systemCode } from '@ballast/shared/errors';
+import { BallastError, ErrorCode, outOfDescriptors, systemCode } from '@ballast/shared/errors';
 import { copyRange, punchHole, seekData, seekHole, type Extent } from '@ballast/shared/memory';
 
 /** Pages that can be read. All offsets and lengths in bytes. */
@@ -202,6 +202,7 @@ function readFailed(path: string, offset: number, error: unknown): BallastError 
 
 export function writeFailed(path: string, offset: number, error: unknown): BallastError {
   const code = systemCode(error);
+  if (code === 'EMFILE' || code === 'ENFILE') return outOfDescriptors(code, error);
   if (code === 'ENOSPC' || code === 'EDQUOT' || code === 'EFBIG') {
     const what =
       code === 'EDQUOT'

@@ -1,7 +1,8 @@
 import { Worker } from 'node:worker_threads';
-import { BallastError } from '@ballast/shared/errors';
+import { BallastError, ErrorCode, isRetryable } from '@ballast/shared/errors';
 import { addEntries, type RegionManifest } from '@ballast/shared/integrity';
 import type { ThreadAccount } from '@ballast/shared/measure';
+import { threadFailure } from '@ballast/shared/thread-failure';
 import type { AnnounceCounts } from '../announcer.js';
 import type { WalkCounts } from '../leaf-sender.js';
 import { ChannelGauges } from './gauges.js';
@@ -14,10 +15,15 @@ const STOP_MS = 2000;
 type ChannelOutcome = Extract<ChannelReport, { kind: 'finished' }>;
 
 interface Channel {
-  readonly worker: Worker;
+  /** Undefined where no thread could be had. */
+  readonly worker: Worker | undefined;
   readonly gauges: ChannelGauges;
   readonly finished: Promise<ChannelOutcome>;
   readonly ended: Promise<void>;
+  hasJoined: boolean;
+  isToldToEnd: boolean;
+  /** Why it failed, unless it was told to end. */
+  failure: BallastError | undefined;
 }
 
 /**
@@ -34,6 +40,18 @@ export class Channels implements WalkCounts, AnnounceCounts {
   /** Starts the threads, which connect at once and begin to send when they have joined the session. */
   static start(count: number, task: Omit<ChannelTask, 'index' | 'gauges'>): Channels {
     return new Channels(Array.from({ length: count }, (_, index) => startChannel(index, task)));
+  }
+
+  /**
+   * Whether one of them failed for want of something that the session's own connection has: no thread or descriptor was
+   * left at this side or the other, or no further connection gets through. A receiver without descriptors closes those
+   * without a word.
+   */
+  get foundNoRoom(): boolean {
+    return this.#channels.some(
+      ({ failure, hasJoined }) =>
+        failure !== undefined && (failure.code === ErrorCode.BUSY || (!hasJoined && isRetryable(failure))),
+    );
   }
 
   get scannedBytes(): number {
@@ -89,7 +107,10 @@ export class Channels implements WalkCounts, AnnounceCounts {
   async close(reason: BallastError): Promise<void> {
     const { code, message } = reason;
     await Promise.all(
-      this.#channels.map(async ({ worker, ended }) => {
+      this.#channels.map(async (channel) => {
+        const { worker, ended } = channel;
+        channel.isToldToEnd = true;
+        if (worker === undefined) return;
         worker.postMessage({ code, message } satisfies ChannelStop);
         const timer = setTimeout(() => void worker.terminate(), STOP_MS);
         await ended;
@@ -106,19 +127,29 @@ export class Channels implements WalkCounts, AnnounceCounts {
 function startChannel(index: number, task: Omit<ChannelTask, 'index' | 'gauges'>): Channel {
   const gauges = new ChannelGauges();
   const workerData: ChannelTask = { ...task, index, gauges: gauges.memory };
-  const worker = new Worker(new URL('./worker.js', import.meta.url), { workerData });
+  let worker: Worker;
+  try {
+    worker = new Worker(new URL('./worker.js', import.meta.url), { workerData });
+  } catch (error) {
+    return neverStarted(gauges, threadFailure(error));
+  }
   const ended = new Promise<void>((resolve) => {
     worker.once('exit', () => {
       resolve();
     });
   });
   const finished = new Promise<ChannelOutcome>((resolve, reject) => {
+    const fail = (error: BallastError): void => {
+      if (!channel.isToldToEnd) channel.failure ??= error;
+      reject(error);
+    };
     worker.on('message', (report: ChannelReport) => {
+      if (report.kind === 'joined') channel.hasJoined = true;
       if (report.kind === 'finished') resolve(report);
-      if (report.kind === 'failed') reject(new BallastError(report.code, report.message));
+      if (report.kind === 'failed') fail(new BallastError(report.code, report.message));
     });
     worker.on('error', (error) => {
-      reject(BallastError.from(error));
+      fail(threadFailure(error));
     });
     worker.on('exit', () => {
       reject(BallastError.from(new Error('the thread of a channel ended without a word')));
@@ -126,5 +157,21 @@ function startChannel(index: number, task: Omit<ChannelTask, 'index' | 'gauges'>
   });
   // Whoever waits for it gets the failure; nobody may, when the session fails first.
   finished.catch(() => undefined);
-  return { worker, gauges, finished, ended };
+  const channel: Channel = {
+    worker,
+    gauges,
+    finished,
+    ended,
+    hasJoined: false,
+    isToldToEnd: false,
+    failure: undefined,
+  };
+  return channel;
+}
+
+function neverStarted(gauges: ChannelGauges, failure: BallastError): Channel {
+  const finished = Promise.reject(failure);
+  finished.catch(() => undefined);
+  const ended = Promise.resolve();
+  return { worker: undefined, gauges, finished, ended, hasJoined: false, isToldToEnd: false, failure };
 }

@@ -39,7 +39,9 @@ export interface ChannelTask {
 export type ChannelReport =
   /** All that it claimed was sent: what that is, region by region. */
   | { readonly kind: 'finished'; readonly entries: readonly ManifestEntries[]; readonly account?: ThreadAccount }
-  | { readonly kind: 'failed'; readonly code: ErrorCode; readonly message: string };
+  | { readonly kind: 'failed'; readonly code: ErrorCode; readonly message: string }
+  /** The receiver knows it as a channel of the session. */
+  | { readonly kind: 'joined' };
 
 /** What the session says to the thread of a channel: give up, for this reason. */
 export interface ChannelStop {

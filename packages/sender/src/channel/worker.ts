@@ -49,6 +49,7 @@ async function runChannel(
     if (stop.aborted) onStop();
     await connection.sendControl({ kind: 'join', session: task.session });
     await connection.expect('joined');
+    report({ kind: 'joined' });
     connection.boundKernelBuffers(task.channels);
 
     if (Number.isFinite(task.bandwidth)) await connection.pace(task.bandwidth);

@@ -215,6 +215,8 @@ class LiveMove implements Attempts<LiveResult> {
   #earlierWireBytes = 0;
   /** The first round of the connection at hand. */
   #pass: FullPass | undefined;
+  /** Whether there was no room for channels before: what is begun again goes over one connection. */
+  #hasNoRoom = false;
   #askedPages = 0;
   #balloon: BalloonMap;
 
@@ -321,7 +323,12 @@ class LiveMove implements Attempts<LiveResult> {
     const scans = scansOf(this.#source, this.#balloon);
     const plans = scans.map((scan, index) => ({ scan, free: this.#balloon.free[index] ?? ExtentSet.empty }));
     // The rounds after the first carry little, and the device state comes after them: for those one connection does.
-    const asked = channelsFor(this.#options.channels, { plans, sharesCores: isLoopback(to.host), bandwidth });
+    this.#hasNoRoom ||= this.#pass?.foundNoRoom === true;
+    const asked = channelsFor(this.#hasNoRoom ? 1 : this.#options.channels, {
+      plans,
+      sharesCores: isLoopback(to.host),
+      bandwidth,
+    });
     await connection.sendControl({
       kind: 'hello',
       session: this.#token,
