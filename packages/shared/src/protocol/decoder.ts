@@ -56,6 +56,11 @@ export class FrameDecoder {
     return this.#opening;
   }
 
+  /** Bytes that the payload of the frame that has begun still lacks. */
+  get missing(): number {
+    return this.#header === undefined ? 0 : this.#header.length - this.#filled;
+  }
+
   /** Where the next bytes belong: never empty, unless `advance` has thrown. */
   target(): Buffer {
     switch (this.#stage) {

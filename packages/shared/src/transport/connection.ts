@@ -19,6 +19,7 @@ import { acknowledgedBytes } from './acknowledged.js';
 import { duplicateDescriptor } from './descriptor.js';
 import { boundKernelBuffers } from './kernel-buffers.js';
 import { UNPACED_SEGMENTS, inFlightLimit, paceSocket } from './pacing.js';
+import { ReceiveThreshold } from './receive-threshold.js';
 import { explainHandshake } from './tls-identity.js';
 import { writerOf, type Write } from './writes.js';
 
@@ -94,6 +95,7 @@ export class Connection {
   #socket: Socket;
   #writeOut: Write;
   #decoder: FrameDecoder;
+  #threshold: ReceiveThreshold | undefined;
   #timeoutMs: number;
   #quietMs: number;
 
@@ -129,6 +131,7 @@ export class Connection {
     this.#socket = socket;
     this.#writeOut = writerOf(socket);
     this.#decoder = decoder;
+    this.#threshold = ReceiveThreshold.of(socket);
     this.#timeoutMs = options.timeoutMs;
     this.#quietMs = Math.min(options.timeoutMs / HEARTBEATS_PER_TIMEOUT, LONGEST_QUIET_MS);
     this.peer = options.peer;
@@ -218,6 +221,7 @@ export class Connection {
       this.#decoder.advance(count);
       if (opening !== this.#decoder.opening) this.#wakeReader?.();
       this.#collect();
+      this.#threshold?.expect(this.#decoder.missing);
     } catch (error) {
       this.fail(BallastError.from(error));
     }
@@ -396,6 +400,7 @@ export class Connection {
 
   #discard(): void {
     this.#discarding = true;
+    this.#threshold?.stop();
     this.#stalled = [];
     if (!this.#socket.destroyed) this.#socket.resume();
   }
@@ -517,6 +522,7 @@ export class Connection {
   #tick(): void {
     const now = Date.now();
     const isOpen = this.#failure === undefined && this.#socket.writable;
+    if (isOpen) this.#threshold?.look(this.#bytesIn);
     if (now - this.#lastOut >= this.#quietMs && this.#inFlight === 0 && isOpen) {
       this.#sendHeartbeat();
     }
