@@ -23,7 +23,17 @@ export interface Group {
   readonly rows: readonly Row[];
 }
 
-export const GROUP_NAMES = ['peers', 'layout', 'ways', 'strategies', 'scale', 'live', 'compress', 'bandwidth'] as const;
+export const GROUP_NAMES = [
+  'peers',
+  'layout',
+  'ways',
+  'strategies',
+  'steps',
+  'scale',
+  'live',
+  'compress',
+  'bandwidth',
+] as const;
 export type GroupName = (typeof GROUP_NAMES)[number];
 
 /** What a group needs to measure itself. */

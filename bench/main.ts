@@ -11,6 +11,7 @@ import { layoutPlan } from './group-layout.js';
 import { livePlan } from './group-live.js';
 import { peersPlan } from './group-peers.js';
 import { scalePlan } from './group-scale.js';
+import { stepsPlan } from './group-steps.js';
 import { strategiesPlan } from './group-strategies.js';
 import { waysPlan } from './group-ways.js';
 import { describeMachine } from './machine.js';
@@ -36,6 +37,7 @@ const PLANS: readonly GroupPlan[] = [
   layoutPlan,
   waysPlan,
   strategiesPlan,
+  stepsPlan,
   scalePlan,
   livePlan,
   compressPlan,

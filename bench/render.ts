@@ -8,6 +8,7 @@ import { RANDOM_AS_IT_IS, TEXT_AS_IT_IS } from './group-compress.js';
 import { LONG_RUN } from './group-layout.js';
 import { BALLAST, LIMIT } from './group-peers.js';
 import { SMALLEST } from './group-scale.js';
+import { kernelAlone } from './group-steps.js';
 import { BARE_TLS, FRESH } from './group-ways.js';
 import type { Group } from './group.js';
 import type { Results } from './results.js';
@@ -59,6 +60,36 @@ const COLUMNS: Readonly<Record<Group['name'], readonly Column[]>> = {
     { head: 'pages scanned', cell: counted(({ counters }) => counters?.['scannedPages'], formatCount) },
     { head: 'whiteouts', cell: counted(({ counters }) => counters?.['whiteouts'], formatCount) },
     { head: 'map', cell: counted(({ counters }) => counters?.['mapBytes'], formatBytes) },
+  ],
+  steps: [
+    {
+      head: 'time (least–most)',
+      cell({ runs }) {
+        const { median: middle, least, most } = spread(runs.map(({ seconds }) => 1000 * seconds));
+        return `${middle.toFixed(1)} ms (${least.toFixed(1)}–${most.toFixed(1)})`;
+      },
+    },
+    {
+      head: 'time ÷ the kernel alone',
+      cell: (row, group) => timeAgainst(kernelAlone(row.name), '').cell(row, group),
+    },
+    {
+      head: 'memory a second',
+      cell({ runs }) {
+        const rates = runs.flatMap(({ seconds, counters }) => {
+          const bytes = counters?.['scannedBytes'];
+          return bytes === undefined ? [] : [bytes / seconds];
+        });
+        return rates.length === 0 ? UNKNOWN : formatRate(median(rates));
+      },
+    },
+    {
+      head: 'the mail',
+      cell: counted(
+        ({ counters }) => counters?.['mailMs'],
+        (ms) => `${ms} ms`,
+      ),
+    },
   ],
   live: [
     TIME,

@@ -114,7 +114,7 @@ export class LeafReader {
 
 /** Bits `start` to `end` - 1. */
 function pageBits(start: number, end: number): number {
-  return (2 ** end - 1) & ~(2 ** start - 1);
+  return (1 << end) - (1 << start);
 }
 
 /** Puts the n-th bit of `bits` where the n-th set bit of `mask` is (the instruction pdep). */

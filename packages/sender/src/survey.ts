@@ -7,6 +7,9 @@ import { LeafReader, type ReadLeaf } from './leaf-reader.js';
 import { PageBatch } from './page-batch.js';
 import { MemorySource, type ReadMethod } from './source/memory-source.js';
 
+/** Milliseconds of work without a pause after which signals get their turn. */
+const MAX_BUSY_MS = 50;
+
 /** What a page can be. */
 export const PageKind = { data: 'data', zero: 'zero', free: 'free' } as const;
 export type PageKind = (typeof PageKind)[keyof typeof PageKind];
@@ -114,12 +117,15 @@ async function walk(
   visit: (leaf: ReadLeaf, region: number, batch: PageBatch) => void,
 ): Promise<void> {
   const batch = new PageBatch();
+  let pausedAt = performance.now();
   for (const [index, region] of source.regions.entries()) {
     const reader = new LeafReader(region.reads, (balloon.free[index] ?? ExtentSet.empty).complement(region.bytes));
     while (!reader.done) {
       for (const leaf of reader.readStretch(batch.memory, 0, batch.room)) visit(leaf, index, batch);
+      if (performance.now() - pausedAt < MAX_BUSY_MS) continue;
       await setImmediate();
       if (signal?.aborted === true) throw aborted();
+      pausedAt = performance.now();
     }
     region.checkSize();
   }

@@ -103,6 +103,7 @@ function digestOfMap(free: readonly ExtentSet[]): Buffer {
 
 /** Without a BigInt, which costs more than all the rest where a map has many runs. */
 function writeU64(into: DataView, at: number, value: number): void {
-  into.setUint32(at, value % 2 ** 32, true);
-  into.setUint32(at + 4, Math.floor(value / 2 ** 32), true);
+  const high = Math.floor(value / 2 ** 32);
+  into.setUint32(at, value - high * 2 ** 32, true);
+  into.setUint32(at + 4, high, true);
 }

@@ -152,7 +152,8 @@ export class ExtentSet implements Iterable<Extent> {
 
   /** Each run shrunk to whole units: for what may be skipped. */
   alignInward(unit: number): ExtentSet {
-    if (this.#bounds.every((bound) => bound % unit === 0)) return this;
+    // Not by the remainder: of numbers above 2^31 that is a call out of compiled code.
+    if (this.#bounds.every((bound) => Math.floor(bound / unit) * unit === bound)) return this;
     const builder = new ExtentSetBuilder();
     for (let i = 0; i < this.count; i++) {
       builder.add(Math.ceil(this.start(i) / unit) * unit, Math.floor(this.end(i) / unit) * unit);
