@@ -17,11 +17,13 @@ const RESIDENT = { memory: 2 * GIB, used: 900 * MIB };
 const CHECKED_MIB = 32;
 /** The row that the others are measured against. */
 export const QEMU = 'QEMU’s own migration';
+/** Connections of QEMU's own migration by several of them. */
+const MULTIFD_CHANNELS = 4;
 
 /** A running guest, moved by Ballast and by QEMU itself. Each has a guest that it moves on and on. */
 export const livePlan: GroupPlan = {
   name: 'live',
-  roomBytes: 3 * GIB,
+  roomBytes: 6 * GIB,
   async measure(bench) {
     const image = await guestImage();
     const memoryBytes = GUEST.memory / bench.shrink;
@@ -29,58 +31,72 @@ export const livePlan: GroupPlan = {
     const staleMiB = Math.floor(RESIDENT.used / bench.shrink / MIB / 4) * 4;
     const ballooned = { image, memoryBytes, balloonBytes, fillMiB: CHECKED_MIB };
     const resident = { image, memoryBytes: RESIDENT.memory / bench.shrink, staleMiB, fillMiB: CHECKED_MIB };
-    const scenes = [
-      new Journey({ ...ballooned, name: 'qemu', anonymous: true }, bench),
-      new Journey({ ...ballooned, name: 'ballast' }, bench),
-      new Journey({ ...resident, name: 'resident' }, bench),
-    ] as const;
-    const [qemu, ballast, full] = scenes;
+    const used = formatBytes(staleMiB * MIB);
+    const journeys = [
+      new Journey({ name: 'qemu', ...ballooned, anonymous: true }, bench, QEMU),
+      new Journey(
+        { name: 'multifd', ...ballooned, anonymous: true },
+        bench,
+        `QEMU, multifd of ${MULTIFD_CHANNELS}`,
+        MULTIFD_CHANNELS,
+      ),
+      new Journey({ name: 'ballast', ...ballooned }, bench, 'ballast'),
+      new Journey({ name: 'full-qemu', ...resident, anonymous: true }, bench, `QEMU, ${used} resident`),
+      new Journey({ name: 'full', ...resident }, bench, `ballast, ${used} resident`),
+    ];
     try {
-      const rows = await bench.interleave([
-        qemu.contender(QEMU, 'migrate tcp:127.0.0.1:PORT, max-bandwidth lifted, anonymous memory'),
-        ballast.contender('ballast', `${RECEIVE}; ${SEND}`),
-        full.contender(`ballast, ${formatBytes(staleMiB * MIB)} resident`, `${RECEIVE}; ${SEND}`),
-      ]);
+      const rows = await bench.interleave(journeys.map((journey) => journey.contender()));
       return {
         title: 'A running guest',
         about:
           `A guest of ${formatBytes(memoryBytes)}, idle, of which the balloon took ${formatBytes(balloonBytes)}, moved to ` +
           'another QEMU over one loopback, while it runs (TCG); and an idle one that has written to ' +
-          `${formatBytes(staleMiB * MIB)}. The guests that wait for their turn are paused. Downtime is what each says ` +
+          `${used}. The guests that wait for their turn are paused. Downtime is what each says ` +
           'itself: QEMU measures its source alone.',
         dataBytes: balloonBytes,
         rows,
       };
     } finally {
-      for (const scene of scenes) await scene.end();
+      for (const journey of journeys) await journey.end();
     }
   },
 };
 
 const RECEIVE = 'ballast-receive --qmp DST.qmp --listen 127.0.0.1:0';
 const SEND = 'ballast-send --qmp SRC.qmp --to 127.0.0.1:PORT';
+const MIGRATE = 'migrate tcp:127.0.0.1:PORT, max-bandwidth lifted, anonymous memory';
 
 /** A guest that is moved on and on, as one of those that are compared. */
 class Journey {
   readonly #shape: WanderingGuestOptions;
   readonly #guest: WanderingGuest;
   readonly #programs: Programs;
+  readonly #name: string;
+  readonly #multifdChannels: number | undefined;
 
-  constructor(shape: WanderingGuestOptions, bench: Bench) {
+  /**
+   * @param shape a guest whose memory is anonymous is moved by QEMU itself
+   * @param multifdChannels connections of QEMU's own; one without multifd by default
+   */
+  constructor(shape: WanderingGuestOptions, bench: Bench, name: string, multifdChannels?: number) {
     this.#shape = shape;
+    this.#name = name;
+    this.#multifdChannels = multifdChannels;
     this.#guest = new WanderingGuest(shape, bench.folder);
     this.#programs = bench.programs;
   }
 
-  contender(name: string, what: string): Contender {
+  contender(): Contender {
     return {
-      name,
-      what,
+      name: this.#name,
+      what: this.#what,
       prepare: async () => this.#guest.getReady(),
       run: async () => {
         const { here, there } = this.#guest;
         const before = this.#allocated(here);
-        const measured = await (this.#shape.anonymous === true ? migrate(here.qemu, there.qemu) : this.#move());
+        const measured = await (this.#shape.anonymous === true
+          ? migrate(here.qemu, there.qemu, this.#multifdChannels)
+          : this.#move());
         return {
           ...measured,
           counters: {
@@ -104,6 +120,11 @@ class Journey {
     await this.#guest.end();
   }
 
+  get #what(): string {
+    if (this.#shape.anonymous !== true) return `${RECEIVE}; ${SEND}`;
+    return this.#multifdChannels === undefined ? MIGRATE : `${MIGRATE}, multifd-channels ${this.#multifdChannels}`;
+  }
+
   async #move(): Promise<Measurement> {
     const [here, there] = [this.#guest.here.qemu.programQmpPath, this.#guest.there.qemu.programQmpPath];
     const { seconds, counters } = await moveLive(here, there, this.#programs);
@@ -125,7 +146,13 @@ function residentOf(pid: number, bytes: number): number {
 }
 
 /** QEMU by itself, as fast as it can. */
-async function migrate(source: Guest, destination: Guest): Promise<Measurement> {
+async function migrate(source: Guest, destination: Guest, multifdChannels?: number): Promise<Measurement> {
+  if (multifdChannels !== undefined) {
+    for (const { qmp } of [source, destination]) {
+      await qmp.command('migrate-set-capabilities', { capabilities: [{ capability: 'multifd', state: true }] });
+      await qmp.command('migrate-set-parameters', { 'multifd-channels': multifdChannels });
+    }
+  }
   await source.qmp.command('migrate-set-parameters', { 'max-bandwidth': 2 ** 40 });
   await destination.qmp.command('migrate-incoming', { uri: 'tcp:127.0.0.1:0' });
   const [address] = (await destination.qmp.query('query-migrate'))['socket-address'] as { port: string }[];
