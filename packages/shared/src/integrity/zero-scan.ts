@@ -8,17 +8,22 @@ export function isZero(bytes: Buffer, start: number, end: number): boolean {
 }
 
 /**
- * Which of the pages at [start, start + pages × 4 KiB) of `bytes` hold anything: bit n stands for the n-th page.
- * Coarse first, then fine: one comparison for the whole range, and one a page only where that found something. A page
- * whose first bytes are not zero, as nearly all data has, costs a load instead of a call.
+ * Which of the pages at [start, start + pages × 4 KiB) of `bytes` hold anything: bit n stands for the n-th page. A page
+ * whose first bytes are not zero, as nearly all data has, costs a load instead of a call. Where the first page does not
+ * show any, one comparison for the whole range comes first.
  * @param pages at most 16
  */
 export function nonZeroMask(bytes: Buffer, start: number, pages: number): number {
-  if (isZero(bytes, start, start + pages * PAGE_SIZE)) return 0;
+  if (!beginsWithData(bytes, start) && isZero(bytes, start, start + pages * PAGE_SIZE)) return 0;
   let mask = 0;
   for (let page = 0; page < pages; page++) {
     const at = start + page * PAGE_SIZE;
-    if (bytes[at] !== 0 || bytes[at + 8] !== 0 || !isZero(bytes, at, at + PAGE_SIZE)) mask |= 1 << page;
+    if (beginsWithData(bytes, at) || !isZero(bytes, at, at + PAGE_SIZE)) mask |= 1 << page;
   }
   return mask;
+}
+
+/** Whether the page at `at` can be told to hold something at a glance. */
+function beginsWithData(bytes: Buffer, at: number): boolean {
+  return bytes[at] !== 0 || bytes[at + 8] !== 0;
 }
