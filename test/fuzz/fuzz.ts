@@ -2,12 +2,13 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fuzzDecoder } from './decoder-part.js';
+import { heldResources, heldSince } from './held-resources.js';
 import { Finding, Watch, within } from './oracle.js';
 import { Random } from './random.js';
-import { fuzzReceiver } from './receiver-part.js';
-import { fuzzSender } from './sender-part.js';
+import { fuzzReceiver, fuzzReceiverChannels } from './receiver-part.js';
+import { fuzzSender, fuzzSenderChannels } from './sender-part.js';
 
-export const PARTS = ['decoder', 'receiver', 'sender'] as const;
+export const PARTS = ['decoder', 'receiver', 'sender', 'receiver-channels', 'sender-channels'] as const;
 export type Part = (typeof PARTS)[number];
 
 export function isPart(text: string): text is Part {
@@ -32,8 +33,24 @@ export interface FuzzReport {
   readonly findings: readonly { readonly seed: number; readonly index: number; readonly error: unknown }[];
 }
 
-/** Sessions at once: most of the time of each is spent waiting. */
-const SESSIONS_AT_ONCE = 24;
+/** One case of a part: @returns how it ended; @throws Finding */
+type Run = (random: Random, folder: string) => string | Promise<string>;
+
+const RUNS: Readonly<Record<Part, Run>> = {
+  decoder: fuzzDecoder,
+  receiver: fuzzReceiver,
+  sender: fuzzSender,
+  'receiver-channels': fuzzReceiverChannels,
+  'sender-channels': fuzzSenderChannels,
+};
+/** Cases at once: most of the time of a session is spent waiting; that of channels in starting threads, too. */
+const AT_ONCE: Readonly<Record<Part, number>> = {
+  decoder: 1,
+  receiver: 24,
+  sender: 24,
+  'receiver-channels': 6,
+  'sender-channels': 6,
+};
 /** No session may take longer, whatever the peer does. */
 const SESSION_LIMIT_MS = 60_000;
 /** Bytes that the process may grow by over a run, once it is warm. */
@@ -48,6 +65,7 @@ export async function fuzz(options: FuzzOptions): Promise<FuzzReport> {
   const tally: Record<string, number> = {};
   const findings: { seed: number; index: number; error: unknown }[] = [];
   const started = performance.now();
+  const heldBefore = heldResources();
   let warmRss: number | undefined;
   let next = from;
   let done = 0;
@@ -58,11 +76,8 @@ export async function fuzz(options: FuzzOptions): Promise<FuzzReport> {
   const one = async (index: number): Promise<void> => {
     const random = new Random(seed, index);
     try {
-      if (part === 'decoder') count(fuzzDecoder(random));
-      else {
-        const run = part === 'receiver' ? fuzzReceiver : fuzzSender;
-        count(await within(SESSION_LIMIT_MS, `case ${index}`, run(random, join(folder, String(index)))));
-      }
+      const run = RUNS[part](random, join(folder, String(index)));
+      count(typeof run === 'string' ? run : await within(SESSION_LIMIT_MS, `case ${index}`, run));
       watch.check();
     } catch (error) {
       findings.push({ seed, index, error });
@@ -80,7 +95,9 @@ export async function fuzz(options: FuzzOptions): Promise<FuzzReport> {
     }
   };
   try {
-    await Promise.all(Array.from({ length: part === 'decoder' ? 1 : SESSIONS_AT_ONCE }, worker));
+    await Promise.all(Array.from({ length: AT_ONCE[part] }, worker));
+    const held = findings.length === 0 ? await heldSince(heldBefore) : undefined;
+    if (held !== undefined) findings.push({ seed, index: from, error: new Finding(held) });
   } finally {
     watch.end();
     await rm(folder, { recursive: true, force: true });

@@ -17,7 +17,13 @@ const { values } = parseArgs({
 });
 
 /** A case of the decoder takes microseconds, one of a session two real files and a few connections. */
-const CASES: Readonly<Record<Part, number>> = { decoder: 1_000_000, receiver: 50_000, sender: 50_000 };
+const CASES: Readonly<Record<Part, number>> = {
+  decoder: 1_000_000,
+  receiver: 50_000,
+  sender: 50_000,
+  'receiver-channels': 5000,
+  'sender-channels': 5000,
+};
 
 const { part: only } = values;
 if (only !== undefined && !isPart(only)) throw new Error(`--part must be one of ${PARTS.join(', ')}`);

@@ -1,18 +1,27 @@
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { FrameDecoder, PREAMBLE, decodeControl, type ControlMessage } from '@ballast/shared/protocol';
+import {
+  FrameDecoder,
+  FrameType,
+  PREAMBLE,
+  channelPreamble,
+  decodeControl,
+  type ControlMessage,
+} from '@ballast/shared/protocol';
 import type { Random } from './random.js';
 import { encodeFrame, type WireFrame } from './wire-frame.js';
 
 /** One end of a connection that says what it likes, and notes what the other side says. */
 export class Peer {
   readonly #socket: Socket;
-  readonly #decoder = new FrameDecoder();
+  #decoder = new FrameDecoder();
   readonly #heard: ControlMessage[] = [];
   #wake: () => void = () => undefined;
   #sequence = 0;
   #over = false;
+  #channel: number | undefined;
+  #spansTold = 0;
 
   constructor(socket: Socket) {
     this.#socket = socket;
@@ -28,10 +37,14 @@ export class Peer {
     });
   }
 
-  /** A connection to a port where nobody listens any more is one that is over. */
-  static async connect(port: number): Promise<Peer> {
+  /**
+   * A connection to a port where nobody listens any more is one that is over.
+   * @param channel which it says that it wants to be
+   */
+  static async connect(port: number, channel?: number): Promise<Peer> {
     const socket = connect(port, '127.0.0.1');
     const peer = new Peer(socket);
+    if (channel !== undefined) socket.write(channelPreamble(channel));
     await new Promise<void>((resolve) => {
       socket.once('connect', resolve);
       socket.once('close', () => {
@@ -44,6 +57,11 @@ export class Peer {
   /** Whether the other side has closed. */
   get over(): boolean {
     return this.#over;
+  }
+
+  /** Which channel the other side wants this connection to be; undefined for none. To be asked when it is `opened`. */
+  get channel(): number | undefined {
+    return this.#channel;
   }
 
   write(bytes: Buffer): void {
@@ -69,18 +87,26 @@ export class Peer {
 
   /** The next message of one of these kinds; undefined when none comes in time. Others are skipped. */
   async hear(kinds: readonly string[], limitMs: number): Promise<ControlMessage | undefined> {
-    for (const deadline = performance.now() + limitMs; ;) {
+    return await this.#waitFor(limitMs, () => {
       for (let message = this.#heard.shift(); message !== undefined; message = this.#heard.shift())
         if (kinds.includes(message.kind)) return message;
-      const left = deadline - performance.now();
-      if (this.#over || left <= 0) return undefined;
-      let timer: NodeJS.Timeout | undefined;
-      await new Promise<void>((resolve) => {
-        this.#wake = resolve;
-        timer = setTimeout(resolve, left);
-      });
-      clearTimeout(timer);
-    }
+      return undefined;
+    });
+  }
+
+  /** Waits until the other side's first bytes have said what the connection is to be. */
+  async opened(limitMs: number): Promise<void> {
+    await this.#waitFor(limitMs, () => this.#channel ?? this.#decoder.opening);
+  }
+
+  /** Waits until so many spans of holdings were told to their end, in all. */
+  async told(spans: number, limitMs: number): Promise<void> {
+    await this.#waitFor(limitMs, () => (this.#spansTold >= spans ? true : undefined));
+  }
+
+  /** Waits until the other side has closed. */
+  async ended(limitMs: number): Promise<void> {
+    await this.#waitFor(limitMs, () => undefined);
   }
 
   destroy(): void {
@@ -89,6 +115,21 @@ export class Peer {
 
   async closed(): Promise<void> {
     if (!this.#socket.closed) await once(this.#socket, 'close');
+  }
+
+  /** @returns what `look` finds; undefined when it finds nothing in time, or the connection is over */
+  async #waitFor<T>(limitMs: number, look: () => T | undefined): Promise<T | undefined> {
+    for (const deadline = performance.now() + limitMs; ;) {
+      const found = look();
+      const left = deadline - performance.now();
+      if (found !== undefined || this.#over || left <= 0) return found;
+      let timer: NodeJS.Timeout | undefined;
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+        timer = setTimeout(resolve, left);
+      });
+      clearTimeout(timer);
+    }
   }
 
   #end(): void {
@@ -100,8 +141,14 @@ export class Peer {
   #take(chunk: Buffer): void {
     for (let at = 0; at < chunk.length;) {
       at += this.#decoder.push(chunk.subarray(at));
+      if (this.#decoder.opening?.kind === 'channel') {
+        this.#channel = this.#decoder.opening.index;
+        this.#decoder = new FrameDecoder();
+      }
       for (let frame = this.#decoder.shift(); frame !== undefined; frame = this.#decoder.shift()) {
-        if (frame.header.type === 1) this.#heard.push(decodeControl(frame.payload));
+        const { type, count } = frame.header;
+        if (type === FrameType.control) this.#heard.push(decodeControl(frame.payload));
+        if (type === FrameType.holdings && count === 0) this.#spansTold++;
         this.#decoder.recycle(frame);
       }
     }

@@ -2,27 +2,15 @@ import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { receiveMemory, type ReceiveOptions, type TransferResult } from '@ballast/receiver';
-import { codecOf } from '@ballast/shared/compression';
-import { digestOf } from '@ballast/shared/integrity';
-import { LEAF_RECORD_SIZE, RangeEncoder, WhiteoutEncoder, encodeLeafRecord } from '@ballast/shared/protocol';
 import { rightMessage, summaryOf } from './decoder-part.js';
-import {
-  PAGE,
-  bytesOf,
-  fakeMemory,
-  leavesOf,
-  olderThan,
-  pageOf,
-  regionOf,
-  rootOf,
-  type FakeRegion,
-} from './fake-memory.js';
+import { PAGE, bytesOf, fakeMemory, leavesOf, olderThan, regionOf, rootOf, type FakeRegion } from './fake-memory.js';
+import { bulkFrames, compressSome, leavesFrame, shuffle, spoilLeaves, type DialectName } from './memory-frames.js';
 import { Finding, checkError } from './oracle.js';
 import { Peer } from './peer.js';
 import type { Random } from './random.js';
-import { Type, controlFrame, mutateFrame, mutateMessage, wireFrame, type WireFrame } from './wire-frame.js';
+import { knockWith, sendOverChannels, type ChannelScene } from './sender-channels.js';
+import { Type, controlFrame, mutateFrame, mutateMessage, type WireFrame } from './wire-frame.js';
 
-type DialectName = 'whiteouts' | 'map' | 'ranges';
 type Message = Readonly<Record<string, unknown>>;
 
 /**
@@ -34,6 +22,8 @@ const RIGHT_PATIENCE_MS = 20_000;
 /** The timeout of the real side: short where something may go missing, and no matter of a busy machine where nothing does. */
 const TIMEOUT_MS = 400;
 const RIGHT_TIMEOUT_MS = 20_000;
+/** Starting the threads of channels takes its time on a busy machine. */
+const CHANNEL_TIMEOUT_MS = 1000;
 
 /** What one case is: fixed before it begins, so that a seed tells it again. */
 interface Scene {
@@ -43,6 +33,8 @@ interface Scene {
   readonly session: Buffer;
   /** One in so many steps goes wrong; 0 for none. */
   readonly mischief: number;
+  /** Connections that the sender asks for beside its own. */
+  readonly channels: number;
 }
 
 /**
@@ -50,7 +42,17 @@ interface Scene {
  * must be what the sender's last `end` said, and the sender must have said commit.
  */
 export async function fuzzReceiver(random: Random, folder: string): Promise<string> {
+  return await receiverCase(random, folder, 0);
+}
+
+/** The same with a sender that tells about its memory over channels, each of which goes wrong in its own way. */
+export async function fuzzReceiverChannels(random: Random, folder: string): Promise<string> {
+  return await receiverCase(random, folder, random.pick([1, 2, 2, 3, 4]));
+}
+
+async function receiverCase(random: Random, folder: string, channels: number): Promise<string> {
   const scene: Scene = {
+    channels,
     memory: fakeMemory(random),
     dialect: random.pick(['whiteouts', 'map', 'ranges']),
     compress: random.pick(['none', 'lz4']),
@@ -72,7 +74,7 @@ export async function fuzzReceiver(random: Random, folder: string): Promise<stri
     files: before === 'sink' ? [] : files,
     sink: before === 'sink',
     ...(before === 'reuse' ? { reuse: oldPaths } : {}),
-    timeoutMs: scene.mischief === 0 ? RIGHT_TIMEOUT_MS : TIMEOUT_MS,
+    timeoutMs: scene.mischief === 0 ? RIGHT_TIMEOUT_MS : channels > 0 ? CHANNEL_TIMEOUT_MS : TIMEOUT_MS,
     signal: interruption.signal,
   });
   const ending = result.then(
@@ -84,10 +86,11 @@ export async function fuzzReceiver(random: Random, folder: string): Promise<stri
   const connections = random.pick([1, 1, 2, 3]);
   for (let n = 0; n < connections; n++) {
     const peer = await Peer.connect(port);
+    const beside: Promise<void>[] = [];
     // Only the last connection goes to its end; those before it break somewhere.
-    await speak(random, peer, scene, n === 0 ? holds : older, n + 1 < connections, told);
+    await speak(random, peer, { ...scene, port, beside }, n === 0 ? holds : older, n + 1 < connections, told);
     peer.destroy();
-    await peer.closed();
+    await Promise.all([peer.closed(), ...beside]);
   }
   // A receiver that still waits for its sender would do so for its whole patience.
   await Promise.race([ending, sleep(5)]);
@@ -155,16 +158,16 @@ function writeSparse(path: string, region: FakeRegion): void {
   writeFileSync(path, bytesOf(region), { mode: 0o600 });
 }
 
-/** The sender's side of one connection. */
+/** The sender's side of one connection. What goes on beside it, on channels, is added to `beside`. */
 async function speak(
   random: Random,
   peer: Peer,
-  scene: Scene,
+  scene: Scene & { readonly port: number; readonly beside: Promise<void>[] },
   holds: readonly FakeRegion[] | undefined,
   breaks: boolean,
   told: Told,
 ): Promise<void> {
-  const { memory, dialect, compress, session, mischief } = scene;
+  const { memory, dialect, compress, session, mischief, port, beside } = scene;
   const goesWrong = (): boolean => mischief > 0 && random.oneIn(mischief);
   const breakAt = breaks ? random.below(12) : Infinity;
   let step = 0;
@@ -204,7 +207,7 @@ async function speak(
       dialect,
       compress,
       dataBytesAtMost: random.pick([0, 4096]),
-      channels: 0,
+      channels: scene.channels,
       live: false,
     }))
   )
@@ -223,7 +226,29 @@ async function speak(
     goesWrong,
   );
   if (goesWrong()) shuffle(random, frames);
-  for (const frame of frames) if (!(await say(frame))) return;
+  const granted = welcome?.kind === 'welcome' ? welcome.channels : scene.channels;
+  // The balloon map comes on the session's own connection, and the rest on channels of it; or some of it on both.
+  const isHere = (frame: WireFrame): boolean => granted === 0 || frame.type === Type.freeRanges || goesWrong();
+  const here = scene.channels === 0 ? frames : frames.filter(isHere);
+  if (granted > 0) {
+    const there = frames
+      .filter((frame) => frame.type !== Type.freeRanges || goesWrong())
+      .map((frame) => (compress === 'lz4' && frame.type === Type.leaves ? compressSome(random, frame) : frame));
+    const channelScene: ChannelScene = {
+      ...{ port, session, granted, mischief },
+      leaves: memory.map((region) => Math.ceil(region.length / 16)),
+      holds: welcome?.kind === 'welcome' && welcome.holds,
+      patienceMs: mischief === 0 ? RIGHT_PATIENCE_MS : PATIENCE_MS,
+    };
+    const sending = sendOverChannels(random, there, channelScene);
+    beside.push(sending);
+    if (goesWrong()) beside.push(knockWith(random, session, random.below(granted), channelScene));
+    for (const frame of here) if (!(await say(frame))) return;
+    // The end may come before they are done, and waits for them.
+    if (random.oneIn(2)) await sending;
+  } else {
+    for (const frame of here) if (!(await say(frame))) return;
+  }
   const root = goesWrong() ? random.bytes(32) : rootOf(memory);
   const end: Message = { kind: 'end', root, summary: summaryOf(random) };
   for (let round = 0; round < 8; round++) {
@@ -241,153 +266,4 @@ async function speak(
   told.committed = true;
   if (!(await sayMessage({ kind: 'commit' }))) return;
   if ((await hear('published')) !== undefined) await sayMessage({ kind: 'goodbye' });
-}
-
-/** The same leaves, some of them compressed, as far as they get smaller. */
-function compressSome(random: Random, frame: WireFrame): WireFrame {
-  const table = Buffer.from(frame.payload.subarray(0, frame.count * LEAF_RECORD_SIZE));
-  const pieces: Buffer[] = [table];
-  let at = table.length;
-  for (let record = 0; record < table.length; record += LEAF_RECORD_SIZE) {
-    const length = table.readUInt32LE(record + 8);
-    const pages = frame.payload.subarray(at, at + length);
-    at += length;
-    const compressed = length > 0 && random.oneIn(2) ? codecOf('lz4')?.compress(pages) : undefined;
-    const stored = compressed !== undefined && compressed.length < length ? compressed : pages;
-    table.writeUInt32LE(stored.length, record + 8);
-    pieces.push(stored);
-  }
-  return { ...frame, payload: Buffer.concat(pieces) };
-}
-
-interface SentLeaf {
-  readonly leaf: number;
-  readonly mask: number;
-  readonly sent: number;
-  readonly pages: readonly Buffer[];
-  readonly digest: Buffer;
-}
-
-function leavesFrame(region: number, leaves: readonly SentLeaf[]): WireFrame {
-  const base = leaves[0]?.leaf ?? 0;
-  const table = Buffer.alloc(leaves.length * LEAF_RECORD_SIZE);
-  const pages: Buffer[] = [];
-  for (const [index, { leaf, mask, sent, pages: all, digest }] of leaves.entries()) {
-    const chosen = all.filter((_, n) => (sent & nthBit(mask, n)) !== 0);
-    encodeLeafRecord(table, index, leaf - base, mask, sent, chosen.length * PAGE, digest);
-    pages.push(...chosen);
-  }
-  return wireFrame(Type.leaves, Buffer.concat([table, ...pages]), { region, count: leaves.length, base });
-}
-
-/** The n-th bit that is set. */
-function nthBit(mask: number, n: number): number {
-  let rest = mask;
-  for (let skip = n; skip > 0; skip--) rest &= rest - 1;
-  return rest & -rest;
-}
-
-/** All that a right sender says between hello and end; what the other side holds may be left out. */
-function bulkFrames(
-  random: Random,
-  memory: readonly FakeRegion[],
-  dialect: DialectName,
-  holds: readonly FakeRegion[] | undefined,
-  goesWrong: () => boolean,
-): WireFrame[] {
-  const frames: WireFrame[] = [];
-  const isFree = (page: unknown): boolean => page === 'free';
-  const isZero = (page: unknown): boolean => page === 'zero';
-  if (dialect !== 'whiteouts')
-    for (const [region, pages] of memory.entries())
-      frames.push(...ranges(Type.freeRanges, region, runsOf(pages, isFree)));
-  for (const [region, pages] of memory.entries()) {
-    const leaves = leavesOf(pages).map((leaf) => {
-      const held = holds?.[region]?.slice(leaf.leaf * 16, leaf.leaf * 16 + 16) ?? [];
-      let sent = leaf.mask;
-      for (const [n, page] of pages.slice(leaf.leaf * 16, leaf.leaf * 16 + 16).entries()) {
-        const there = held[n];
-        if (page instanceof Buffer && there instanceof Buffer && (page.equals(there) || goesWrong())) sent &= ~(1 << n);
-      }
-      // Only what the receiver was found to hold may be left out, which a reconnected sender here does not know.
-      return { ...leaf, sent: goesWrong() ? sent & random.below(65536) : holds === undefined ? leaf.mask : sent };
-    });
-    for (let at = 0; at < leaves.length;) {
-      const count = random.between(1, 4);
-      frames.push(leavesFrame(region, leaves.slice(at, at + count)));
-      at += count;
-    }
-    const others = runsOf(pages, dialect === 'whiteouts' ? (page) => isFree(page) || isZero(page) : isZero);
-    if (dialect === 'ranges') frames.push(...ranges(Type.zeroRanges, region, others));
-    else frames.push(...whiteouts(region, others));
-  }
-  return frames;
-}
-
-function runsOf(pages: FakeRegion, which: (page: unknown) => boolean): [start: number, end: number][] {
-  const runs: [number, number][] = [];
-  for (let page = 0; page < pages.length; page++) {
-    if (!which(pages[page])) continue;
-    const start = page;
-    while (page < pages.length && which(pages[page])) page++;
-    runs.push([start, page]);
-  }
-  return runs;
-}
-
-function ranges(type: number, region: number, runs: readonly (readonly [number, number])[]): WireFrame[] {
-  if (runs.length === 0) return [];
-  const encoder = new RangeEncoder();
-  for (const [start, end] of runs) encoder.add(start, end);
-  const { count, base } = encoder;
-  return [wireFrame(type, encoder.take(), { region, count, base })];
-}
-
-function whiteouts(region: number, runs: readonly (readonly [number, number])[]): WireFrame[] {
-  if (runs.length === 0) return [];
-  const encoder = new WhiteoutEncoder();
-  for (const [start, end] of runs) encoder.add(start, end);
-  const count = encoder.count;
-  return [wireFrame(Type.whiteouts, encoder.take(), { region, count })];
-}
-
-function shuffle(random: Random, frames: WireFrame[]): void {
-  for (let times = random.between(1, 3); times > 0 && frames.length > 1; times--) {
-    const [taken] = frames.splice(random.below(frames.length), 1);
-    if (taken !== undefined) frames.splice(random.below(frames.length + 1), 0, taken);
-  }
-}
-
-/** A leaves frame that contradicts itself in ways that no checksum shows. */
-function spoilLeaves(random: Random, frame: WireFrame): WireFrame {
-  if (frame.type !== Type.leaves || frame.payload.length < LEAF_RECORD_SIZE) return mutateFrame(random, frame);
-  const payload = Buffer.from(frame.payload);
-  const record = random.below(frame.count) * LEAF_RECORD_SIZE;
-  const at = frame.count * LEAF_RECORD_SIZE;
-  switch (random.below(6)) {
-    case 0:
-      payload[record + 16] = (payload[record + 16] ?? 0) ^ 1;
-      break;
-    case 1:
-      if (at < payload.length) payload[random.between(at, payload.length - 1)] = random.below(256);
-      break;
-    case 2:
-      payload.writeUInt16LE(random.below(65536), record + 4);
-      break;
-    case 3:
-      payload.writeUInt16LE(payload.readUInt16LE(record + 4) & random.below(65536), record + 6);
-      break;
-    case 4:
-      payload.writeUInt32LE(random.pick([0, 1, 2, 4, random.nasty() >>> 0]), record);
-      break;
-    default: {
-      // Another set of pages, right in itself.
-      const mask = random.between(1, 65535);
-      const pages = Array.from({ length: 16 }, () => pageOf(random)).filter((_, n) => (mask & (1 << n)) !== 0);
-      return leavesFrame(frame.region, [
-        { leaf: frame.base, mask, sent: mask, pages, digest: digestOf(Buffer.concat(pages)) },
-      ]);
-    }
-  }
-  return { ...frame, payload };
 }

@@ -9,7 +9,7 @@ import { rightMessage } from './decoder-part.js';
 import { PAGE, bytesOf, fakeMemory, leavesOf, olderThan, rootOf, type FakeRegion } from './fake-memory.js';
 import { Finding, checkError } from './oracle.js';
 import { Peer } from './peer.js';
-import type { Random } from './random.js';
+import { Random } from './random.js';
 import { Type, controlFrame, mutateFrame, mutateMessage, wireFrame, type WireFrame } from './wire-frame.js';
 
 type Message = Readonly<Record<string, unknown>>;
@@ -20,6 +20,8 @@ const RIGHT_PATIENCE_MS = 20_000;
 /** The timeout of the real side: short where something may go missing, and no matter of a busy machine where nothing does. */
 const TIMEOUT_MS = 400;
 const RIGHT_TIMEOUT_MS = 20_000;
+/** Starting the threads of channels takes its time on a busy machine. */
+const CHANNEL_TIMEOUT_MS = 1000;
 
 /** What the fake receiver did that makes a success a right one. */
 interface Said {
@@ -33,6 +35,16 @@ interface Said {
  * when the receiver had verified the true root and said that it published; and its files are never changed.
  */
 export async function fuzzSender(random: Random, folder: string): Promise<string> {
+  return await senderCase(random, folder, 0);
+}
+
+/** The same with a sender that asks for channels, each of which the receiver may treat in its own way. */
+export async function fuzzSenderChannels(random: Random, folder: string): Promise<string> {
+  return await senderCase(random, folder, random.pick([2, 2, 3, 4]));
+}
+
+/** @param channels that the sender asks for; 0: none */
+async function senderCase(random: Random, folder: string, channels: number): Promise<string> {
   const memory = fakeMemory(random);
   const mischief = random.pick([0, 3, 6, 6, 15]);
   mkdirSync(folder);
@@ -47,7 +59,7 @@ export async function fuzzSender(random: Random, folder: string): Promise<string
   const peers = new Set<Promise<void>>();
   const server = createServer((socket) => {
     const peer = new Peer(socket);
-    const work = answer(random, peer, { memory, root, mischief }, said).finally(() => {
+    const work = answer(random, peer, { memory, root, mischief, channels }, said).finally(() => {
       peer.destroy();
       peers.delete(work);
     });
@@ -64,7 +76,8 @@ export async function fuzzSender(random: Random, folder: string): Promise<string
       files,
       to: { host: '127.0.0.1', port: address.port },
       strategy: random.pick(['unmodified', 'consult', 'skip', 'bitmap']),
-      timeoutMs: mischief === 0 ? RIGHT_TIMEOUT_MS : TIMEOUT_MS,
+      timeoutMs: mischief === 0 ? RIGHT_TIMEOUT_MS : channels > 0 ? CHANNEL_TIMEOUT_MS : TIMEOUT_MS,
+      channels: Math.max(channels, 1),
       retryMs: random.pick([0, 0, 300]),
     });
     outcome = 'published';
@@ -88,10 +101,13 @@ interface Scene {
   readonly memory: readonly FakeRegion[];
   readonly root: Buffer;
   readonly mischief: number;
+  /** Connections that the sender asks for beside its own. */
+  readonly channels: number;
 }
 
 /** The receiver's side of one connection. */
-async function answer(random: Random, peer: Peer, { memory, root, mischief }: Scene, said: Said): Promise<void> {
+async function answer(random: Random, peer: Peer, scene: Scene, said: Said): Promise<void> {
+  const { memory, root, mischief } = scene;
   const goesWrong = (): boolean => mischief > 0 && random.oneIn(mischief);
   const say = async (right: WireFrame, message?: Message): Promise<void> => {
     let frames = [right];
@@ -116,11 +132,24 @@ async function answer(random: Random, peer: Peer, { memory, root, mischief }: Sc
   peer.preamble(
     goesWrong() ? random.pick([Buffer.from('HTTP/1.1'), Buffer.from('BALLAST\x02'), Buffer.alloc(0)]) : undefined,
   );
+  if (scene.channels > 0) {
+    await peer.opened(mischief === 0 ? RIGHT_PATIENCE_MS : PATIENCE_MS);
+    if (peer.channel !== undefined) {
+      await answerChannel(new Random(random.below(2 ** 32)), peer, memory, { say, sayMessage, hear, goesWrong });
+      return;
+    }
+  }
   await hear('hello');
   const holds = random.oneIn(2);
+  let granted = 0;
   if (goesWrong()) await sayMessage({ kind: 'published-before', root: random.oneIn(2) ? root : random.bytes(32) });
-  else await sayMessage({ kind: 'welcome', holds, channels: 0 });
-  if (holds !== goesWrong()) {
+  else {
+    const channels = goesWrong() ? random.pick([scene.channels + 1, 16, 1]) : random.between(0, scene.channels);
+    granted = channels;
+    await sayMessage({ kind: 'welcome', holds, channels });
+  }
+  // Where channels carry the memory, what is held is told on them.
+  if (granted > 0 ? goesWrong() : holds !== goesWrong()) {
     const frames = holdings(random, memory, goesWrong);
     if (goesWrong()) frames.splice(random.below(frames.length), 1);
     for (const frame of frames) await say(frame);
@@ -154,23 +183,69 @@ function leavesToResend(random: Random, memory: readonly FakeRegion[], goesWrong
   });
 }
 
+/** How the side of a connection speaks and hears: mostly as it should. */
+interface Manners {
+  readonly say: (right: WireFrame) => Promise<void>;
+  readonly sayMessage: (message: Message) => Promise<void>;
+  readonly hear: (...kinds: string[]) => Promise<ControlMessage | undefined>;
+  readonly goesWrong: () => boolean;
+}
+
+/** The receiver's side of a channel: it answers what the sender asks until that has finished. */
+async function answerChannel(
+  random: Random,
+  peer: Peer,
+  memory: readonly FakeRegion[],
+  { say, sayMessage, hear, goesWrong }: Manners,
+): Promise<void> {
+  if (!goesWrong()) await hear('join');
+  await sayMessage({ kind: 'joined' });
+  const older = olderThan(random, memory);
+  for (;;) {
+    const message = await hear('ask', 'finished');
+    if (message?.kind !== 'ask') {
+      if (message !== undefined || peer.over) return;
+      // It went wrong here, or there: the sender is left waiting now and then.
+      if (goesWrong()) return;
+      continue;
+    }
+    const { region, first, end } = message;
+    const frames = holdingsOf(random, older[region] ?? [], region, { first, end }, goesWrong);
+    if (goesWrong()) frames.splice(random.below(frames.length), 1);
+    for (const frame of frames) await say(frame);
+  }
+}
+
 /** What a receiver with an older copy tells: right, or with wrong hints and digests, which must cost nothing but bytes. */
 function holdings(random: Random, memory: readonly FakeRegion[], goesWrong: () => boolean): WireFrame[] {
+  return olderThan(random, memory).flatMap((pages, region) => {
+    const all = { first: 0, end: Math.ceil((pages.length * PAGE) / 65536) };
+    return holdingsOf(random, pages, region, all, goesWrong);
+  });
+}
+
+/** The same of some leaves of one region. */
+function holdingsOf(
+  random: Random,
+  pages: FakeRegion,
+  region: number,
+  { first, end }: { readonly first: number; readonly end: number },
+  goesWrong: () => boolean,
+): WireFrame[] {
   const frames: WireFrame[] = [];
-  for (const [region, pages] of olderThan(random, memory).entries()) {
-    const encoder = new HoldingsEncoder();
-    const flush = (): void => {
-      const { count, base } = encoder;
-      if (count > 0) frames.push(wireFrame(Type.holdings, encoder.take(), { region, count, base }));
-    };
-    for (const { leaf, mask, pages: held, digest } of leavesOf(pages)) {
-      const hints = pageHints(Buffer.concat(held));
-      if (goesWrong()) random.bytes(8).copy(hints);
-      encoder.add({ leaf, mask, digest: goesWrong() ? random.bytes(32) : digest, hints });
-      if (random.oneIn(3)) flush();
-    }
-    flush();
-    frames.push(wireFrame(Type.holdings, Buffer.alloc(0), { region, base: Math.ceil((pages.length * PAGE) / 65536) }));
+  const encoder = new HoldingsEncoder();
+  const flush = (): void => {
+    const { count, base } = encoder;
+    if (count > 0) frames.push(wireFrame(Type.holdings, encoder.take(), { region, count, base }));
+  };
+  for (const { leaf, mask, pages: held, digest } of leavesOf(pages)) {
+    if (leaf < first || leaf >= end) continue;
+    const hints = pageHints(Buffer.concat(held));
+    if (goesWrong()) random.bytes(8).copy(hints);
+    encoder.add({ leaf, mask, digest: goesWrong() ? random.bytes(32) : digest, hints });
+    if (random.oneIn(3)) flush();
   }
+  flush();
+  frames.push(wireFrame(Type.holdings, Buffer.alloc(0), { region, base: end }));
   return frames;
 }
