@@ -15,3 +15,13 @@ function fuzzTest(title: string, part: Part, cases: number): void {
 fuzzTest('any bytes are frames or are refused with a documented error', 'decoder', 20_000);
 fuzzTest('whatever a sender says, a receiver publishes what was proved right or nothing', 'receiver', 600);
 fuzzTest('whatever a receiver says, a sender succeeds only on its word for the true root', 'sender', 600);
+fuzzTest(
+  'whatever a sender says on its channels, a receiver publishes what was proved right or nothing',
+  'receiver-channels',
+  80,
+);
+fuzzTest(
+  'whatever a receiver says on channels, a sender succeeds only on its word for the true root',
+  'sender-channels',
+  80,
+);
