@@ -1,4 +1,4 @@
-import { closeSync } from 'node:fs';
+import { Socket } from 'node:net';
 import { Worker } from 'node:worker_threads';
 import { BallastError, ErrorCode } from '@ballast/shared/errors';
 import { threadFailure } from '@ballast/shared/thread-failure';
@@ -58,7 +58,7 @@ export class Channels {
   /** Gives a connection to the thread that it wants; the first that knows the session becomes the channel. */
   take(connection: ChannelConnection): void {
     const channel = this.#channels[connection.index];
-    if (channel === undefined) closeSync(connection.fd);
+    if (channel === undefined) closeConnection(connection.fd);
     else channel.take(connection);
   }
 
@@ -112,7 +112,7 @@ class Channel {
   take(connection: ChannelConnection): void {
     if (!this.#isOver) this.#worker ??= this.#start();
     if (this.#isOver || this.#worker === undefined) {
-      closeSync(connection.fd);
+      closeConnection(connection.fd);
       return;
     }
     this.#given.add(connection.fd);
@@ -157,7 +157,7 @@ class Channel {
     this.#ended = new Promise((resolve) => {
       worker.once('exit', () => {
         this.#isOver = true;
-        for (const fd of this.#given) closeSync(fd);
+        for (const fd of this.#given) closeConnection(fd);
         this.#reject(new BallastError(ErrorCode.INTERNAL, 'the thread of a channel ended without a word'));
         resolve();
       });
@@ -190,4 +190,9 @@ class Channel {
     this.#reject(error);
     this.#events.onFailed(error);
   }
+}
+
+/** By a Socket, since Node.js warns in some threads when a descriptor is closed that it did not open. */
+function closeConnection(fd: number): void {
+  new Socket({ fd }).destroy();
 }
