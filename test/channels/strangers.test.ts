@@ -68,7 +68,7 @@ test('a hello alone starts no thread, and strangers never get more of them than 
 
   // None outlives the session, and none of the connections does.
   const closed = knocking.map(async (socket) => {
-    if (!socket.closed) await once(socket, 'close');
+    if (!socket.closed) await new Promise((resolve) => socket.once('close', resolve));
   });
   await first.close();
   await threadsAre(receiver.pid, (threads) => threads <= before + NODES_OWN);
