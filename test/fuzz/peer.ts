@@ -114,7 +114,8 @@ export class Peer {
   }
 
   async closed(): Promise<void> {
-    if (!this.#socket.closed) await once(this.#socket, 'close');
+    // Not by `once` of node:events, which throws where the end is a reset.
+    if (!this.#socket.closed) await new Promise((resolve) => this.#socket.once('close', resolve));
   }
 
   /** @returns what `look` finds; undefined when it finds nothing in time, or the connection is over */
