@@ -32,6 +32,7 @@ export const GROUP_NAMES = [
   'scale',
   'live',
   'compress',
+  'compress-slow',
   'bandwidth',
 ] as const;
 export type GroupName = (typeof GROUP_NAMES)[number];

@@ -6,7 +6,7 @@ import { describeFolder, findFolder, makePrivateFolder, namedFolder } from './fo
 import { formatBytes, formatSeconds } from './format.js';
 import { type Bench, GIB, type Group, GROUP_NAMES, type GroupName, type GroupPlan } from './group.js';
 import { bandwidthPlan } from './group-bandwidth.js';
-import { compressPlan } from './group-compress.js';
+import { compressPlan, compressSlowPlan } from './group-compress.js';
 import { layoutPlan } from './group-layout.js';
 import { livePlan } from './group-live.js';
 import { peersPlan } from './group-peers.js';
@@ -41,6 +41,7 @@ const PLANS: readonly GroupPlan[] = [
   scalePlan,
   livePlan,
   compressPlan,
+  compressSlowPlan,
   bandwidthPlan,
 ];
 const RUNS = 5;

@@ -48,6 +48,15 @@ const ANONYMOUS: Column = {
 /** What a live move's `done` tells of the downtime, in milliseconds; docs/events.md says what each is. */
 const DOWNTIME_PARTS = ['stop', 'find', 'send', 'root', 'state', 'load', 'cont'] as const;
 
+const COMPRESS: readonly Column[] = [
+  TIME,
+  RATE,
+  timeAgainst(TEXT_AS_IT_IS, 'text'),
+  timeAgainst(RANDOM_AS_IT_IS, 'random'),
+  WIRE,
+  ANONYMOUS,
+];
+
 const COLUMNS: Readonly<Record<Group['name'], readonly Column[]>> = {
   peers: [TIME, RATE, timeAgainst(BALLAST, 'ballast'), rateAgainst(LIMIT, 'iperf3'), WIRE, ANONYMOUS],
   layout: [TIME, RATE, timeAgainst(LONG_RUN, 'one run'), WIRE, ANONYMOUS],
@@ -115,7 +124,8 @@ const COLUMNS: Readonly<Record<Group['name'], readonly Column[]>> = {
     { head: 'after, source', cell: counted(({ counters }) => counters?.['sourceAfter'], formatBytes) },
     { head: 'after, destination', cell: counted(({ counters }) => counters?.['destinationAfter'], formatBytes) },
   ],
-  compress: [TIME, RATE, timeAgainst(TEXT_AS_IT_IS, 'text'), timeAgainst(RANDOM_AS_IT_IS, 'random'), WIRE, ANONYMOUS],
+  compress: COMPRESS,
+  'compress-slow': COMPRESS,
   bandwidth: [TIME, WIRE, { head: 'rate ÷ cap', cell: counted(shareOfCap, (share) => (share / 1000).toFixed(3)) }],
   scale: [TIME, timeAgainst(SMALLEST, SMALLEST), WIRE, ANONYMOUS],
 };

@@ -140,8 +140,8 @@ test('the table of a leaves frame is these bytes', (t) => {
   const header: FrameHeader = { ...fields, base: 3, payloadChecksum: 0 };
   t.is(leafTableSize(header), 96);
   t.deepEqual(decodeLeafRecords(header, payload, LARGEST_REGION), [
-    { leaf: 3, mask: 0x8001, sent: 0x8001, stored: 8192, at: 96, digest: bytesOf(DIGEST) },
-    { leaf: 10, mask: 0x0100, sent: 0x0100, stored: 4096, at: 8288, digest: bytesOf(OTHER_DIGEST) },
+    { leaf: 3, mask: 0x8001, sent: 0x8001, stored: 8192, codec: 0, at: 96, digest: bytesOf(DIGEST) },
+    { leaf: 10, mask: 0x0100, sent: 0x0100, stored: 4096, codec: 0, at: 8288, digest: bytesOf(OTHER_DIGEST) },
   ]);
 });
 

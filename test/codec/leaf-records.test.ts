@@ -1,5 +1,6 @@
 import test from 'ava';
 import { fc, testProp } from '@fast-check/ava';
+import type { Compression } from '@ballast/shared/compression';
 import { BallastError, ErrorCode } from '@ballast/shared/errors';
 import {
   FrameType,
@@ -76,7 +77,7 @@ testProp('the fast decoder reads what the naive encoder writes', [someLeaves], (
   let at = 48 * leaves.length;
   const expected: LeafRecord[] = leaves.map((leaf) => {
     const stored = 4096 * naivePopCount(leaf.sent);
-    const record = { ...leaf, stored, at };
+    const record = { ...leaf, stored, codec: 0, at };
     at += stored;
     return record;
   });
@@ -141,7 +142,7 @@ test('a leaf that the receiver holds already has a record and no bytes', (t) => 
   const payload = payloadOf(0, [naiveOf({ leaf: 3, mask: 0xffff, sent: 0, digest: DIGEST })]);
   t.is(payload.length, 48);
   const [record] = decodeLeafRecords(headerOf(1, 0, 48), payload, LARGEST_REGION);
-  t.deepEqual(record, { leaf: 3, mask: 0xffff, sent: 0, stored: 0, at: 48, digest: DIGEST });
+  t.deepEqual(record, { leaf: 3, mask: 0xffff, sent: 0, stored: 0, codec: 0, at: 48, digest: DIGEST });
 });
 
 test('the last leaf of a region may be short, and the mask must fit it', (t) => {
@@ -223,20 +224,20 @@ const LIES: readonly Lie[] = [
     message: /4294967295 bytes for 1 pages/,
   },
   {
-    what: 'a field that must be 0',
+    what: 'a compression of pages that are not compressed',
     spoil(payload) {
       payload[12] = 1;
       return payload;
     },
-    message: /must be zero/,
+    message: /name a compression of pages that are not compressed: leaf 5/,
   },
   {
-    what: 'the last byte of a field that must be 0',
+    what: 'the last byte of such a compression',
     spoil(payload) {
       payload[15] = 128;
       return payload;
     },
-    message: /must be zero/,
+    message: /name a compression of pages that are not compressed: leaf 5/,
   },
   { what: 'pages that end early', spoil: (payload) => payload.subarray(0, -1), message: /end inside their pages/ },
   {
@@ -275,17 +276,33 @@ for (const { what, records = [{}], base = 0, count, spoil, regionBytes = LARGEST
 
 test('a leaf may take less than its pages only where it may be compressed, but never nothing', (t) => {
   const table = Buffer.alloc(48);
-  const decode = (stored: number, mayCompress: boolean): LeafRecord[] => {
+  const decode = (stored: number, ...compressions: Compression[]): LeafRecord[] => {
     encodeLeafRecord(table, 0, 0, 0x0007, 0x0005, stored, DIGEST);
     const payload = Buffer.concat([table, Buffer.alloc(stored)]);
-    return decodeLeafRecords(headerOf(1, 0, payload.length), payload, LARGEST_REGION, mayCompress);
+    return decodeLeafRecords(headerOf(1, 0, payload.length), payload, LARGEST_REGION, compressions);
   };
   for (const stored of [1, 100, 8191]) {
-    t.like(decode(stored, true)[0], { sent: 5, stored, at: 48 });
-    t.throws(() => decode(stored, false), { message: /bytes for 2 pages/ });
+    t.like(decode(stored, 'lz4')[0], { sent: 5, stored, codec: 0, at: 48 });
+    t.throws(() => decode(stored, 'none'), { message: /bytes for 2 pages/ });
+    t.throws(() => decode(stored, 'none', 'zstd'), { message: /bytes for 2 pages/ });
   }
-  t.like(decode(8192, true)[0], { sent: 5, stored: 8192 });
-  for (const stored of [0, 8193]) t.throws(() => decode(stored, true), { message: /bytes for 2 pages/ });
+  t.like(decode(8192, 'lz4')[0], { sent: 5, stored: 8192 });
+  for (const stored of [0, 8193]) t.throws(() => decode(stored, 'lz4'), { message: /bytes for 2 pages/ });
+});
+
+test('a leaf may name each compression that was agreed on, and no other', (t) => {
+  const table = Buffer.alloc(48);
+  const decode = (codec: number, ...compressions: Compression[]): LeafRecord[] => {
+    encodeLeafRecord(table, 0, 0, 0x0007, 0x0005, 100, DIGEST, codec);
+    const payload = Buffer.concat([table, Buffer.alloc(100)]);
+    return decodeLeafRecords(headerOf(1, 0, payload.length), payload, LARGEST_REGION, compressions);
+  };
+  t.like(decode(0, 'lz4', 'zstd')[0], { stored: 100, codec: 0 });
+  t.like(decode(1, 'lz4', 'zstd')[0], { stored: 100, codec: 1 });
+  t.like(decode(1, 'none', 'zstd')[0], { stored: 100, codec: 1 });
+  for (const codec of [2, 256, 2 ** 31, 2 ** 32 - 1])
+    t.throws(() => decode(codec, 'lz4', 'zstd'), { message: /name a compression that was not agreed on: leaf 0/ });
+  t.throws(() => decode(1, 'lz4'), { message: /not agreed on/ });
 });
 
 test('what a frame carries is counted before it is compressed', (t) => {
@@ -296,7 +313,7 @@ test('what a frame carries is counted before it is compressed', (t) => {
   };
   const decode = (leaves: number): LeafRecord[] => {
     const payload = payloadFor(leaves);
-    return decodeLeafRecords(headerOf(leaves, 0, payload.length), payload, LARGEST_REGION, true);
+    return decodeLeafRecords(headerOf(leaves, 0, payload.length), payload, LARGEST_REGION, ['lz4']);
   };
   t.is(decode(16).length, 16);
   t.throws(() => decode(17), { message: /carry 1114112 bytes of pages/ });

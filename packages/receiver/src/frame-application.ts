@@ -1,5 +1,6 @@
+import type { Compression } from '@ballast/shared/compression';
 import { BallastError, ErrorCode } from '@ballast/shared/errors';
-import { Dialect, FrameType, type ControlOf, type Frame } from '@ballast/shared/protocol';
+import { Dialect, FrameType, type Frame } from '@ballast/shared/protocol';
 import { Cause, type Stopwatch } from '@ballast/shared/measure';
 import { LeafUnpacker } from './leaf-unpacker.js';
 import type { ReceivedRegion } from './received-region.js';
@@ -17,24 +18,31 @@ const CAUSES: Readonly<Partial<Record<FrameType, Cause>>> = {
   [FrameType.freeRanges]: Cause.sendMap,
 };
 
+/** What the two sides have agreed on. */
+export interface AgreedTerms {
+  readonly dialect: Dialect;
+  /** As leaf records count them. */
+  readonly compressions: readonly Compression[];
+}
+
 /** Applies bulk frames, each to the region that it speaks of. */
 export class FrameApplication {
   readonly #dialect: Dialect;
-  readonly #unpacker: LeafUnpacker | undefined;
+  readonly #unpacker: LeafUnpacker;
   readonly #regions: readonly ReceivedRegion[];
   readonly #onDamaged: (region: number, leaf: number) => void;
   readonly #stopwatch: Stopwatch;
 
   /** @param onDamaged told of each leaf that is not what was sent */
   constructor(
-    { dialect, compress }: Pick<ControlOf<'hello'>, 'dialect' | 'compress'>,
+    { dialect, compressions }: AgreedTerms,
     regions: readonly ReceivedRegion[],
     stopwatch: Stopwatch,
     onDamaged: (region: number, leaf: number) => void,
   ) {
     this.#stopwatch = stopwatch;
     this.#dialect = dialect;
-    this.#unpacker = LeafUnpacker.for(compress);
+    this.#unpacker = new LeafUnpacker(compressions);
     this.#regions = regions;
     this.#onDamaged = onDamaged;
   }

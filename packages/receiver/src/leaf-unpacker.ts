@@ -1,4 +1,4 @@
-import { codecOf, type Codec, type Compression } from '@ballast/shared/compression';
+import { codecOf, type Compression } from '@ballast/shared/compression';
 import { PAGE_SIZE, popCount } from '@ballast/shared/memory';
 import { MAX_BATCH_BYTES, type LeafRecord } from '@ballast/shared/protocol';
 
@@ -11,40 +11,47 @@ export interface Unpacked {
   readonly damaged: readonly LeafRecord[];
 }
 
-/** Restores the compressed leaves of one connection's frames, in memory that is allocated once. */
+/** Restores the compressed leaves of one connection's frames, in memory that is allocated once, when the first comes. */
 export class LeafUnpacker {
-  readonly #codec: Codec;
-  readonly #pages = Buffer.alloc(MAX_BATCH_BYTES);
+  /** What may be compressed with, as leaf records count it. */
+  readonly compressions: readonly Compression[];
+  #pages: Buffer | undefined;
 
-  private constructor(codec: Codec) {
-    this.#codec = codec;
-  }
-
-  /** Undefined where nothing is compressed. */
-  static for(compression: Compression): LeafUnpacker | undefined {
-    const codec = codecOf(compression);
-    return codec && new LeafUnpacker(codec);
+  constructor(compressions: readonly Compression[]) {
+    this.compressions = compressions;
   }
 
   /** @param records of the payload, checked: all of their pages together are no more than MAX_BATCH_BYTES */
   unpack(records: readonly LeafRecord[], payload: Buffer): Unpacked {
-    if (records.every(({ sent, stored }) => stored === popCount(sent) * PAGE_SIZE))
-      return { records, pages: payload, damaged: [] };
+    if (!records.some(isCompressed)) return { records, pages: payload, damaged: [] };
+    this.#pages ??= Buffer.alloc(MAX_BATCH_BYTES);
     const restored: LeafRecord[] = [];
     const damaged: LeafRecord[] = [];
     let end = 0;
     for (const record of records) {
-      const stored = payload.subarray(record.at, record.at + record.stored);
-      const length = popCount(record.sent) * PAGE_SIZE;
-      const pages = stored.length === length ? stored : this.#codec.restore(stored, length);
+      const pages = this.#restore(record, payload.subarray(record.at, record.at + record.stored));
       if (pages === undefined) {
         damaged.push(record);
         continue;
       }
       pages.copy(this.#pages, end);
-      restored.push({ ...record, at: end, stored: length });
-      end += length;
+      restored.push({ ...record, at: end, stored: pages.length });
+      end += pages.length;
     }
     return { records: restored, pages: this.#pages, damaged };
   }
+
+  #restore(record: LeafRecord, stored: Buffer): Buffer | undefined {
+    if (!isCompressed(record)) return stored;
+    const compression = this.compressions[record.codec];
+    return compression && codecOf(compression)?.restore(stored, pageBytes(record));
+  }
+}
+
+function isCompressed(record: LeafRecord): boolean {
+  return record.stored !== pageBytes(record);
+}
+
+function pageBytes({ sent }: LeafRecord): number {
+  return popCount(sent) * PAGE_SIZE;
 }

@@ -191,17 +191,19 @@ export class ReceiveSession {
       (store, index) => new ReceivedRegion(index, store, destination.readsBack, bases[index], stopwatch),
     );
     this.#began = destination.readsBack;
+    const takes = hello.offers?.filter(isAvailable) ?? [];
+    const compressions = [hello.compress, ...takes];
     const channels = this.#hasNoRoom ? 0 : hello.channels;
-    if (channels > 0) this.#openChannels(caller, channels, { destination, holds, listener });
+    if (channels > 0) this.#openChannels(caller, channels, { destination, holds, compressions, listener });
     else connection.boundKernelBuffers(1);
 
-    await connection.sendControl({ kind: 'welcome', holds, channels });
+    await connection.sendControl({ kind: 'welcome', holds, channels, ...(takes.length > 0 && { takes }) });
     this.#options.onEvent?.({ event: 'connected', peer: address, resumes: holds, channels: Math.max(channels, 1) });
     const progress = this.#reportProgress(connection, regions);
     try {
       // What is here is told while what is missing comes in: neither side waits for the other to finish.
       const [end] = await Promise.all([
-        this.#receiveFrames(caller, regions),
+        this.#receiveFrames(caller, regions, compressions),
         channels > 0 ? undefined : tellAll(connection, bases),
       ]);
 
@@ -299,8 +301,10 @@ export class ReceiveSession {
   async #receiveFrames(
     { connection, hello, measurement }: Caller,
     regions: readonly ReceivedRegion[],
+    compressions: readonly Compression[],
   ): Promise<ControlOf<'end'>> {
-    const frames = new FrameApplication(hello, regions, connection.stopwatch, this.#onDamaged);
+    const { dialect } = hello;
+    const frames = new FrameApplication({ dialect, compressions }, regions, connection.stopwatch, this.#onDamaged);
     connection.stopwatch.switchTo(Cause.data);
     let round = 1;
     for (;;) {
@@ -339,10 +343,10 @@ export class ReceiveSession {
   #openChannels(
     { connection, hello, measurement }: Caller,
     count: number,
-    into: { readonly destination: Destination; readonly holds: boolean; readonly listener: Listener },
+    into: ChannelTerms,
   ): void {
     const { onEvent, timeoutMs } = this.#options;
-    const { destination, holds, listener } = into;
+    const { destination, holds, compressions, listener } = into;
     const channels = new Channels(
       count,
       {
@@ -351,7 +355,7 @@ export class ReceiveSession {
         tls: listener.tls,
         timeoutMs: timeoutMs ?? DEFAULT_TIMEOUT_MS,
         dialect: hello.dialect,
-        compress: hello.compress,
+        compressions,
         stores: destination.stores.map((store) => store.shared),
         readsBack: destination.readsBack,
         holds,
@@ -449,6 +453,14 @@ export class ReceiveSession {
   #seconds(): number {
     return (performance.now() - (this.#started ?? performance.now())) / 1000;
   }
+}
+
+/** What holds for all channels of a connection. */
+interface ChannelTerms {
+  readonly destination: Destination;
+  readonly holds: boolean;
+  readonly compressions: readonly Compression[];
+  readonly listener: Listener;
 }
 
 function interrupted(): BallastError {

@@ -12,7 +12,7 @@ import {
   type PageRun,
 } from '@ballast/shared/protocol';
 import { packPages, type Basis } from './basis.js';
-import type { LeafUnpacker, Unpacked } from './leaf-unpacker.js';
+import type { LeafUnpacker } from './leaf-unpacker.js';
 import type { RegionStore } from './destination/region-store.js';
 
 /** Leaves that may be wrong at once; more of them are no accident on the way. */
@@ -97,14 +97,13 @@ export class ReceivedRegion {
   /**
    * Stores the pages of a leaves frame and checks each leaf against its digest. What is read back takes the place of what
    * came, in the same memory: that is still in the cache, and another megabyte would not be.
-   * @param unpacker undefined where leaves come as they are
    * @returns leaves of this frame that are not what was sent
    * @throws BallastError PROTOCOL, WRITE, NO_SPACE, READ
    */
-  applyLeaves({ header, payload }: Frame, unpacker: LeafUnpacker | undefined): number[] {
-    const expected = decodeLeafRecords(header, payload, this.store.bytes, unpacker !== undefined);
+  applyLeaves({ header, payload }: Frame, unpacker: LeafUnpacker): number[] {
+    const expected = decodeLeafRecords(header, payload, this.store.bytes, unpacker.compressions);
     for (const record of expected) this.#expectLeaf(record);
-    const { records, pages, damaged } = unpacker?.unpack(expected, payload) ?? asTheyAre(expected, payload);
+    const { records, pages, damaged } = unpacker.unpack(expected, payload);
     this.#stopwatch.switchTo(Cause.store);
     this.#storePages(records, pages);
     this.#stopwatch.switchTo(Cause.hash);
@@ -267,8 +266,4 @@ export class ReceivedRegion {
     this.store.read(offset, bytes);
     return digestOf(packPages(bytes, mask));
   }
-}
-
-function asTheyAre(records: readonly LeafRecord[], pages: Buffer): Unpacked {
-  return { records, pages, damaged: [] };
 }

@@ -1,3 +1,4 @@
+import type { Compression } from '@ballast/shared/compression';
 import type { BallastError } from '@ballast/shared/errors';
 import type { RegionManifest } from '@ballast/shared/integrity';
 import { Cause, type SideMeasurement } from '@ballast/shared/measure';
@@ -29,6 +30,8 @@ export interface FullPassOptions {
   readonly plans: readonly RegionPlan[];
   readonly dialect: Dialect;
   readonly compress: CompressionChoice;
+  /** What both sides agreed on for it. */
+  readonly compressions: readonly Compression[];
   /** Bytes a second that are sent at most; Infinity for no cap. */
   readonly bandwidth: number;
   /** Where channels connect to, as the session's connection did, and which session they join. */
@@ -57,7 +60,11 @@ export class FullPass {
 
   constructor(options: FullPassOptions) {
     this.#options = options;
-    this.pool = new BatchPool(BATCHES, batchLimit(options.bandwidth), leafCompression(options.compress));
+    this.pool = new BatchPool(
+      BATCHES,
+      batchLimit(options.bandwidth),
+      leafCompression(options.compress, options.compressions),
+    );
   }
 
   /** Whether its channels failed because there was no more of something that they need: another pass does without. */
@@ -153,7 +160,8 @@ export class FullPass {
   }
 
   #openChannels(count: number, holds: boolean): Channels {
-    const { source, plans, dialect, compress, bandwidth, to, tls, timeoutMs, session, measurement } = this.#options;
+    const { source, plans, dialect, compress, compressions, bandwidth, to, tls, timeoutMs, session, measurement } =
+      this.#options;
     const regionBytes = source.regions.map(({ bytes }) => bytes);
     return Channels.start(count, {
       to,
@@ -166,6 +174,7 @@ export class FullPass {
       measure: measurement !== undefined,
       dialect,
       compress,
+      compressions,
       holds,
       channels: count,
       regions: source.regions.map(({ fd, path, bytes, method }) => ({ fd, path, bytes, method })),

@@ -101,7 +101,8 @@ export async function nextBatch(batch: PageBatch, to: BatchDestination): Promise
   const before = performance.now();
   await sendBatch(batch, to);
   const next = await to.pool.take(to.connection);
-  to.pool.compression?.sent(performance.now() - before, to.connection.bytesArrived);
+  const { bytesArrived, bytesOut } = to.connection;
+  to.pool.compression?.sent(performance.now() - before, bytesArrived, bytesOut);
   return next;
 }
 

@@ -79,10 +79,10 @@ export class PageBatch {
    */
   add(leaf: number, mask: number, sent: number, sentBytes: number, digest: Uint8Array): void {
     if (this.#count === 0) this.#base = leaf;
-    let stored = sentBytes;
+    let [stored, codec] = [sentBytes, 0];
     if (this.#compression !== undefined && sentBytes > 0)
-      stored = this.#compression.shrink(this.memory.subarray(this.#filled, this.#filled + sentBytes));
-    encodeLeafRecord(this.#table, this.#count, leaf - this.#base, mask, sent, stored, digest);
+      ({ stored, codec } = this.#compression.shrink(this.memory.subarray(this.#filled, this.#filled + sentBytes)));
+    encodeLeafRecord(this.#table, this.#count, leaf - this.#base, mask, sent, stored, digest, codec);
     this.#filled += stored;
     this.#pageBytes += sentBytes;
     this.#count++;

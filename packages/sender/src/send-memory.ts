@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import type { Compression } from '@ballast/shared/compression';
 import { BallastError, ErrorCode } from '@ballast/shared/errors';
 import { everyInterval, type SendEvent, type TransferResult } from '@ballast/shared/events';
 import { emptyManifest, manifestRoot, type Manifest, type RegionManifest } from '@ballast/shared/integrity';
@@ -18,7 +19,7 @@ import { silentAnnouncer, type AnnounceCounts } from './announcer.js';
 import { readBalloonMap, type BalloonMap, type BalloonOrigin } from './balloon/balloon-map.js';
 import { checkSource } from './check-source.js';
 import { channelsFor } from './channel/channel-count.js';
-import { CompressionChoice, checkCompression, compressionOf } from './compression/choice.js';
+import { CompressionChoice, agreedCompressions, checkCompression, compressionTerms } from './compression/choice.js';
 import { aborted, connectToReceiver } from './connect.js';
 import { FullPass } from './full-pass.js';
 import { sendLeaves, type WalkCounts } from './leaf-sender.js';
@@ -232,12 +233,13 @@ class Session implements Attempts<TransferResult> {
       sharesCores: isLoopback(this.#options.to.host),
       bandwidth: this.#bandwidth,
     });
+    const terms = compressionTerms(this.#compress);
     await connection.sendControl({
       kind: 'hello',
       session: this.#token,
       regions: regionBytes,
       dialect: strategy.announce,
-      compress: compressionOf(this.#compress),
+      ...terms,
       dataBytesAtMost: dataBytesAtMost(this.#source, plans),
       channels: asked,
       live: false,
@@ -250,13 +252,14 @@ class Session implements Attempts<TransferResult> {
     }
     if (welcome.channels > asked)
       throw new BallastError(ErrorCode.PROTOCOL, `${connection.peer} wants more channels than it was asked for`);
+    const compressions = agreedCompressions(terms, welcome);
     this.accepted = true;
     const { holds, channels } = welcome;
     const peer = formatAddress(this.#options.to);
     this.#options.onEvent?.({ event: 'connected', peer, resumes: holds, channels: Math.max(channels, 1) });
 
     this.#walked.scannedBytes = 0;
-    const pass = this.#beginPass(plans);
+    const pass = this.#beginPass(plans, compressions);
     const progress = this.#reportProgress(connection, plans);
     try {
       // Every page that may hold something: read, scan, hash, and send what the destination lacks.
@@ -318,7 +321,7 @@ class Session implements Attempts<TransferResult> {
     this.#options.onMeasured?.({ sender, receiver, receiverMachine: machine, tableBytes });
   }
 
-  #beginPass(plans: readonly RegionPlan[]): FullPass {
+  #beginPass(plans: readonly RegionPlan[], compressions: readonly Compression[]): FullPass {
     const { to, timeoutMs = DEFAULT_TIMEOUT_MS } = this.#options;
     this.#earlierWireBytes += this.#pass?.wireBytes ?? 0;
     this.#pass = new FullPass({
@@ -326,6 +329,7 @@ class Session implements Attempts<TransferResult> {
       plans,
       dialect: STRATEGIES[this.#strategyName].announce,
       compress: this.#compress,
+      compressions,
       bandwidth: this.#bandwidth,
       to,
       tls: this.#tls,

@@ -19,7 +19,8 @@ export interface ChannelTask {
   /** Whether to tell where the thread's time went. */
   readonly measure: boolean;
   readonly dialect: Dialect;
-  readonly compress: Compression;
+  /** What both sides agreed on, as leaf records count it. */
+  readonly compressions: readonly Compression[];
   readonly stores: readonly SharedStore[];
   /** Whether `read` of the stores gives back what was written. */
   readonly readsBack: boolean;

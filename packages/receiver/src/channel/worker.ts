@@ -147,7 +147,7 @@ class ChannelThread {
   }
 
   async #receive(connection: Connection): Promise<void> {
-    const { dialect, compress, readsBack, holds, old } = this.#task;
+    const { dialect, compressions, readsBack, holds, old } = this.#task;
     const stopwatch = this.#stopwatch ?? noStopwatch;
     connection.stopwatch = stopwatch;
     stopwatch.switchTo(Cause.agree);
@@ -157,7 +157,7 @@ class ChannelThread {
       return holds ? new Basis(store, copy && new OldCopy(copy.fd, copy.path, copy.bytes)) : undefined;
     });
     const regions = stores.map((store, index) => new ReceivedRegion(index, store, readsBack, bases[index], stopwatch));
-    const frames = new FrameApplication({ dialect, compress }, regions, stopwatch, (region, leaf) => {
+    const frames = new FrameApplication({ dialect, compressions }, regions, stopwatch, (region, leaf) => {
       this.#report({ kind: 'damaged', region, leaf });
     });
     const gauges = new Float64Array(this.#task.gauges);

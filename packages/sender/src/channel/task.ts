@@ -1,3 +1,4 @@
+import type { Compression } from '@ballast/shared/compression';
 import type { ErrorCode } from '@ballast/shared/errors';
 import type { ManifestEntries } from '@ballast/shared/integrity';
 import type { ThreadAccount } from '@ballast/shared/measure';
@@ -23,6 +24,7 @@ export interface ChannelTask {
   readonly session: Uint8Array;
   readonly dialect: Dialect;
   readonly compress: CompressionChoice;
+  readonly compressions: readonly Compression[];
   /** Whether the destination holds something: then each stretch is asked about before it is sent. */
   readonly holds: boolean;
   readonly regions: readonly SharedRegion[];

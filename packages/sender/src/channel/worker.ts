@@ -81,7 +81,8 @@ interface ChannelWork {
 async function sendStretches(connection: Connection, task: ChannelTask, work: ChannelWork): Promise<void> {
   const stretches = Stretches.of(task.stretches);
   const cursor = new Int32Array(task.cursor);
-  const pool = new BatchPool(BATCHES, batchLimit(task.bandwidth), leafCompression(task.compress));
+  const compression = leafCompression(task.compress, task.compressions);
+  const pool = new BatchPool(BATCHES, batchLimit(task.bandwidth), compression);
   /** The next stretch, asked about a stretch ahead so that the answer is there when it is needed. */
   const claim = async (): Promise<Stretch | undefined> => {
     const stretch = stretches.at(Atomics.add(cursor, 0, 1));

@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import type { Compression } from '@ballast/shared/compression';
 import { BallastError, ErrorCode, isRetryable } from '@ballast/shared/errors';
 import {
   everyInterval,
@@ -20,7 +21,7 @@ import {
 } from '@ballast/shared/transport';
 import type { AnnounceCounts } from '../announcer.js';
 import { readBalloonMap, type BalloonMap } from '../balloon/balloon-map.js';
-import { CompressionChoice, checkCompression, compressionOf } from '../compression/choice.js';
+import { CompressionChoice, agreedCompressions, checkCompression, compressionTerms } from '../compression/choice.js';
 import { channelsFor } from '../channel/channel-count.js';
 import { aborted, connectToReceiver } from '../connect.js';
 import { FullPass } from '../full-pass.js';
@@ -290,7 +291,7 @@ class LiveMove implements Attempts<LiveResult> {
     }
   }
 
-  #beginPass(plans: readonly RegionPlan[]): FullPass {
+  #beginPass(plans: readonly RegionPlan[], compressions: readonly Compression[]): FullPass {
     const { to, timeoutMs = DEFAULT_TIMEOUT_MS, bandwidth = Infinity } = this.#options;
     this.#earlierWireBytes += this.#pass?.wireBytes ?? 0;
     this.#pass = new FullPass({
@@ -298,6 +299,7 @@ class LiveMove implements Attempts<LiveResult> {
       plans,
       dialect: Dialect.ranges,
       compress: this.#options.compress ?? CompressionChoice.none,
+      compressions,
       bandwidth,
       to,
       tls: this.#tls,
@@ -329,12 +331,13 @@ class LiveMove implements Attempts<LiveResult> {
       sharesCores: isLoopback(to.host),
       bandwidth,
     });
+    const terms = compressionTerms(compress);
     await connection.sendControl({
       kind: 'hello',
       session: this.#token,
       regions: regionBytes,
       dialect: Dialect.ranges,
-      compress: compressionOf(compress),
+      ...terms,
       dataBytesAtMost: regions.reduce((sum, { bytes, allocatedBytes }) => sum + Math.min(bytes, allocatedBytes), 0),
       channels: asked,
       live: true,
@@ -342,6 +345,7 @@ class LiveMove implements Attempts<LiveResult> {
     const welcome = await connection.expect('welcome');
     if (welcome.channels > asked)
       throw new BallastError(ErrorCode.PROTOCOL, `${connection.peer} wants more channels than it was asked for`);
+    const compressions = agreedCompressions(terms, welcome);
     this.accepted = true;
     this.#options.onEvent?.({
       event: 'connected',
@@ -351,7 +355,7 @@ class LiveMove implements Attempts<LiveResult> {
     });
 
     const sent = regions.map((region) => new SentRegion(region));
-    const pass = this.#beginPass(plans);
+    const pass = this.#beginPass(plans, compressions);
     const { pool } = pass;
     const rounds: LiveRound[] = [];
     const { downtimeLimitMs = DEFAULT_DOWNTIME_MS, maxRounds = DEFAULT_MAX_ROUNDS } = this.#options;

@@ -37,6 +37,14 @@ const session = v.custom<Uint8Array>((value) => value instanceof Uint8Array && v
 const channelCount = v.pipe(v.number(), v.safeInteger(), v.minValue(0), v.maxValue(MAX_CHANNELS));
 const text = v.pipe(v.string(), v.maxLength(MAX_MESSAGE_LENGTH));
 const roundNumber = v.pipe(byteCount, v.minValue(1), v.maxValue(MAX_ROUNDS));
+/** Compressions, each once. */
+const compressions = v.exactOptional(
+  v.pipe(
+    v.array(v.picklist([Compression.lz4, Compression.zstd])),
+    v.minLength(1),
+    v.check((names) => new Set(names).size === names.length, 'must all be different'),
+  ),
+);
 const regionSize = v.pipe(byteCount, v.minValue(PAGE_SIZE), v.maxValue(MAX_REGION_BYTES), v.multipleOf(PAGE_SIZE));
 
 /** What the sender counted, for the receiver's own report. Bytes, pages where the name says so. */
@@ -84,6 +92,8 @@ const controlSchema = v.variant('kind', [
     dialect: v.picklist(Object.values(Dialect)),
     /** What leaves may be compressed with; each may still come as it is. */
     compress: v.picklist(Object.values(Compression)),
+    /** What they may be compressed with besides, where the receiver takes it; left out for nothing. */
+    offers: compressions,
     /** At most this many bytes of pages will be sent: what the destination may need. */
     dataBytesAtMost: byteCount,
     /** Connections beside this one that the sender would like to have for the pages; 0: this one carries them. */
@@ -97,6 +107,8 @@ const controlSchema = v.variant('kind', [
     holds: v.boolean(),
     /** Channels that the sender is to open: as many as it asked for, or fewer. */
     channels: channelCount,
+    /** Those of the sender's offers that can be restored here; left out for none. */
+    takes: compressions,
   }),
   v.strictObject({
     /** Instead of welcome: this very session was published already, and only the word of it got lost. */

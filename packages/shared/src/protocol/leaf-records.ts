@@ -1,3 +1,4 @@
+import { Compression } from '../compression/codec.js';
 import { BallastError, ErrorCode } from '../errors.js';
 import { DIGEST_SIZE } from '../integrity/digest.js';
 import { LEAF_PAGES, PAGE_SIZE, leafCount } from '../memory/page.js';
@@ -10,13 +11,14 @@ import type { FrameHeader } from './header.js';
  *
  *      0        4      6      8        12       16                        48
  *      +--------+------+------+--------+--------+-------------------------+
- *      | leaf   | mask | sent | stored | zero   |         digest          |
+ *      | leaf   | mask | sent | stored | codec  |         digest          |
  *      | u32    | u16  | u16  | u32    | u32    |        32 bytes         |
  *      +--------+------+------+--------+--------+-------------------------+
  *
  * leaf: index relative to the header's `base`. mask: pages of the leaf that are not zero. sent: those of them whose bytes
  * follow (a subset; the receiver holds the rest already). stored: bytes that follow for this leaf: 4096 for
- * each page sent, or less where they are compressed. digest: of all the pages in mask.
+ * each page sent, or less where they are compressed. codec: with what, counted in what both sides agreed on. digest: of
+ * all the pages in mask.
  */
 export interface LeafRecord {
   /** Index in the region. */
@@ -25,13 +27,15 @@ export interface LeafRecord {
   readonly sent: number;
   /** Bytes of this leaf in the frame: of its pages, or of what they were compressed to. */
   readonly stored: number;
+  /** Which of the agreed compressions they were compressed with; 0 where they were not. */
+  readonly codec: number;
   /** Where they begin, from the start of the payload. */
   readonly at: number;
   /** A view of the payload. */
   readonly digest: Buffer;
 }
 
-/** Writes record `index` of a table. `leaf` is relative to the frame's base. */
+/** Writes record `index` of a table. `leaf` is relative to the frame's base, `codec` counts the agreed compressions. */
 export function encodeLeafRecord(
   table: Buffer,
   index: number,
@@ -40,13 +44,14 @@ export function encodeLeafRecord(
   sent: number,
   stored: number,
   digest: Uint8Array,
+  codec = 0,
 ): void {
   const at = index * LEAF_RECORD_SIZE;
   table.writeUInt32LE(leaf, at);
   table.writeUInt16LE(mask, at + 4);
   table.writeUInt16LE(sent, at + 6);
   table.writeUInt32LE(stored, at + 8);
-  table.writeUInt32LE(0, at + 12);
+  table.writeUInt32LE(codec, at + 12);
   table.set(digest, at + 16);
 }
 
@@ -63,14 +68,14 @@ export function leafTableSize(header: FrameHeader): number {
  * The records of a leaves payload, checked: ascending leaves inside the region, masks that fit, lengths that add up to
  * exactly the payload.
  * @param regionBytes size of the region in bytes
- * @param mayCompress whether a leaf may take less than its pages do
+ * @param compressions what both sides agreed on: what `hello` says, and then what `welcome` takes besides
  * @throws BallastError PROTOCOL
  */
 export function decodeLeafRecords(
   header: FrameHeader,
   payload: Buffer,
   regionBytes: number,
-  mayCompress = false,
+  compressions: readonly Compression[] = [Compression.none],
 ): LeafRecord[] {
   const { count, base } = header;
   if (count === 0 || count > MAX_BATCH_LEAVES) throw malformed(`number ${count}; 1 to ${MAX_BATCH_LEAVES} are allowed`);
@@ -94,12 +99,26 @@ export function decodeLeafRecords(
     if (leaf * LEAF_PAGES + 31 - Math.clz32(mask) >= pages)
       throw malformed(`have pages beyond the region: leaf ${leaf}`);
     if ((sent & ~mask) !== 0) throw malformed(`carry pages outside their mask: leaf ${leaf}`);
-    if (table.getUint32(record + 12, true) !== 0) throw malformed('set a field that must be zero');
+    const codec = table.getUint32(record + 12, true);
     const leafBytes = popCount(sent) * PAGE_SIZE;
-    if (stored !== leafBytes && !(mayCompress && stored > 0 && stored < leafBytes))
-      throw malformed(`carry ${stored} bytes for ${popCount(sent)} pages: leaf ${leaf}`);
+    if (stored === leafBytes) {
+      if (codec !== 0) throw malformed(`name a compression of pages that are not compressed: leaf ${leaf}`);
+    } else {
+      const compression = compressions[codec];
+      if (compression === undefined) throw malformed(`name a compression that was not agreed on: leaf ${leaf}`);
+      if (compression === Compression.none || stored === 0 || stored > leafBytes)
+        throw malformed(`carry ${stored} bytes for ${popCount(sent)} pages: leaf ${leaf}`);
+    }
     if (at + stored > payload.length) throw malformed('end inside their pages');
-    records.push({ leaf, mask, sent, stored, at, digest: payload.subarray(record + 16, record + 16 + DIGEST_SIZE) });
+    records.push({
+      leaf,
+      mask,
+      sent,
+      stored,
+      codec,
+      at,
+      digest: payload.subarray(record + 16, record + 16 + DIGEST_SIZE),
+    });
     at += stored;
     pageBytes += leafBytes;
     previous = leaf;
