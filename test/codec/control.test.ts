@@ -37,25 +37,46 @@ const aChannelCount = fc.integer({ min: 0, max: 16 });
 
 const aMachineText = fc.string({ maxLength: 200 });
 
+const someCompressions = fc.shuffledSubarray<'lz4' | 'zstd'>(['lz4', 'zstd'], { minLength: 1 });
+
+/** All of these fields, but for one that may be left out. */
+function anyFields<T, K extends keyof T>(
+  fields: { [P in keyof T]: fc.Arbitrary<T[P]> },
+  optional: K,
+): fc.Arbitrary<Omit<T, K> & Partial<Pick<T, K>>> {
+  const required = Object.keys(fields).filter((name) => name !== optional) as Exclude<keyof T, K>[];
+  return fc.record(fields, { requiredKeys: required }) as fc.Arbitrary<Omit<T, K> & Partial<Pick<T, K>>>;
+}
+
+/** Fields that may be left out. */
+const OPTIONAL: readonly string[] = ['offers', 'takes'];
+
 /** Any message, of every kind. */
 const ARBITRARIES: { readonly [K in ControlKind]: fc.Arbitrary<ControlOf<K>> } = {
-  hello: fc.record({
-    kind: fc.constant('hello'),
-    session: bytes(16),
-    regions: fc.oneof(
-      fc.array(
-        fc.integer({ min: 1, max: 2 ** 28 }).map((pages) => pages * 4096),
-        { minLength: 1, maxLength: 64 },
+  hello: anyFields(
+    {
+      kind: fc.constant('hello'),
+      session: bytes(16),
+      regions: fc.oneof(
+        fc.array(
+          fc.integer({ min: 1, max: 2 ** 28 }).map((pages) => pages * 4096),
+          { minLength: 1, maxLength: 64 },
+        ),
+        fc.constantFrom<number[]>([2 ** 46], [2 ** 45, 2 ** 45], [4096]),
       ),
-      fc.constantFrom<number[]>([2 ** 46], [2 ** 45, 2 ** 45], [4096]),
-    ),
-    dialect: fc.constantFrom(...Object.values(Dialect)),
-    compress: fc.constantFrom(...Object.values(Compression)),
-    dataBytesAtMost: aByteCount,
-    channels: aChannelCount,
-    live: fc.boolean(),
-  }),
-  welcome: fc.record({ kind: fc.constant('welcome'), holds: fc.boolean(), channels: aChannelCount }),
+      dialect: fc.constantFrom(...Object.values(Dialect)),
+      compress: fc.constantFrom(...Object.values(Compression)),
+      offers: someCompressions,
+      dataBytesAtMost: aByteCount,
+      channels: aChannelCount,
+      live: fc.boolean(),
+    },
+    'offers',
+  ),
+  welcome: anyFields(
+    { kind: fc.constant('welcome'), holds: fc.boolean(), channels: aChannelCount, takes: someCompressions },
+    'takes',
+  ),
   join: fc.record({ kind: fc.constant('join'), session: bytes(16) }),
   joined: fc.record({ kind: fc.constant('joined') }),
   ask: fc.record({
@@ -148,10 +169,10 @@ for (const [kind, arbitrary] of Object.entries(ARBITRARIES)) {
   );
 
   testProp(
-    `${kind} without one of its fields is refused`,
+    `${kind} without one of the fields that it must have is refused`,
     [arbitrary as fc.Arbitrary<ControlMessage>],
     (t, message) => {
-      for (const name of Object.keys(message)) {
+      for (const name of Object.keys(message).filter((field) => !OPTIONAL.includes(field))) {
         const rest = Object.fromEntries(Object.entries(message).filter(([key]) => key !== name));
         t.throws(() => decodeControl(pack(rest)), UNKNOWN);
       }
@@ -284,6 +305,17 @@ const REFUSALS: Readonly<Record<string, Packable>> = {
   'a bad region behind a good one': { ...HELLO, regions: [4096, 1] },
   'a dialect that nobody knows': { ...HELLO, dialect: 'bitmap' },
   'the name of a method as dialect': { ...HELLO, dialect: 'valueOf' },
+  'no compression among the offers': { ...HELLO, offers: [] },
+  'a compression that nobody knows among the offers': { ...HELLO, offers: ['gzip'] },
+  'none among the offers': { ...HELLO, offers: ['none'] },
+  'the same compression offered twice': { ...HELLO, offers: ['zstd', 'zstd'] },
+  'three offers': { ...HELLO, offers: ['zstd', 'lz4', 'lz4'] },
+  'a word in place of the offers': { ...HELLO, offers: 'zstd' },
+  'no list of offers': { ...HELLO, offers: false },
+  'offers in a welcome': { kind: 'welcome', holds: false, channels: 0, offers: ['zstd'] },
+  'what is taken in a hello': { ...HELLO, takes: ['zstd'] },
+  'an empty list of what is taken': { kind: 'welcome', holds: false, channels: 0, takes: [] },
+  'a compression taken twice': { kind: 'welcome', holds: false, channels: 0, takes: ['lz4', 'lz4'] },
   'a root of 31 bytes': { kind: 'verified', root: DIGEST.subarray(1) },
   'a root of 33 bytes': { kind: 'verified', root: Buffer.alloc(33) },
   'a root in hexadecimal': { kind: 'verified', root: DIGEST.toString('hex') },

@@ -145,6 +145,33 @@ test('the table of a leaves frame is these bytes', (t) => {
   ]);
 });
 
+test('the table of a leaves frame whose leaves are compressed, each in its own way, is these bytes', (t) => {
+  const expected = bytesOf(
+    // leaf   mask sent stored   codec
+    '00000000 0180 0180 64000000 00000000',
+    DIGEST,
+    '01000000 0180 0180 63000000 01000000',
+    DIGEST,
+    '02000000 0180 0180 00200000 00000000',
+    OTHER_DIGEST,
+  );
+  const table = Buffer.alloc(144);
+  encodeLeafRecord(table, 0, 0, 0x8001, 0x8001, 100, bytesOf(DIGEST));
+  encodeLeafRecord(table, 1, 1, 0x8001, 0x8001, 99, bytesOf(DIGEST), 1);
+  encodeLeafRecord(table, 2, 2, 0x8001, 0x8001, 8192, bytesOf(OTHER_DIGEST));
+  t.deepEqual(table, expected);
+  const payload = Buffer.concat([table, Buffer.alloc(100 + 99 + 8192)]);
+  const header: FrameHeader = { ...LEAVES.fields, length: payload.length, count: 3, base: 0, payloadChecksum: 0 };
+  t.deepEqual(
+    decodeLeafRecords(header, payload, LARGEST_REGION, ['lz4', 'zstd']).map(({ stored, codec }) => [stored, codec]),
+    [
+      [100, 0],
+      [99, 1],
+      [8192, 0],
+    ],
+  );
+});
+
 test('the payload of a whiteouts frame is these bytes', (t) => {
   const { payload, fields } = WHITEOUTS;
   const encoder = new WhiteoutEncoder();
@@ -490,6 +517,40 @@ const MESSAGES: readonly ControlVector[] = [
       `de0003 ${KIND} a6 70726f626564`,
       `${text('bytes')} cb4200000000000000`,
       `${text('microseconds')} ce0016e360`,
+    ),
+  },
+  {
+    name: 'hello that offers a compression besides',
+    message: {
+      kind: 'hello',
+      session: bytesOf('f0f1f2f3f4f5f6f7f8f9fafbfcfdfeff'),
+      regions: [4096],
+      dialect: 'ranges',
+      compress: 'lz4',
+      offers: ['zstd'],
+      dataBytesAtMost: 0,
+      channels: 0,
+      live: false,
+    },
+    header: '01 00 0000 1c000000 7e000000 00000000 0000000000000000 9b623296 9c5c9146',
+    payload: bytesOf(
+      `de0009 ${KIND} a5 68656c6c6f`,
+      `${text('session')} c410 f0f1f2f3f4f5f6f7f8f9fafbfcfdfeff`,
+      `${text('regions')} 91 cd1000`,
+      `${text('dialect')} ${text('ranges')}`,
+      `${text('compress')} ${text('lz4')}`,
+      `${text('offers')} 91 ${text('zstd')}`,
+      `${text('dataBytesAtMost')} 00`,
+      `${text('channels')} 00`,
+      `${text('live')} c2`,
+    ),
+  },
+  {
+    name: 'welcome that takes it',
+    message: { kind: 'welcome', holds: false, channels: 0, takes: ['zstd'] },
+    header: '01 00 0000 1d000000 2d000000 00000000 0000000000000000 d973ec1c 1ca40c83',
+    payload: bytesOf(
+      `de0004 ${KIND} a7 77656c636f6d65 ${text('holds')} c2 ${text('channels')} 00 ${text('takes')} 91 ${text('zstd')}`,
     ),
   },
 ];

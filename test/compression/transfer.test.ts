@@ -3,8 +3,9 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'ava';
 import { CompressionChoice, type SendOptions } from '@ballast/sender';
-import { isAvailable } from '@ballast/shared/compression';
-import { FrameType, decodeLeafRecords } from '@ballast/shared/protocol';
+import { isAvailable, type Compression } from '@ballast/shared/compression';
+import { popCount } from '@ballast/shared/memory';
+import { FrameType, decodeControl, decodeLeafRecords } from '@ballast/shared/protocol';
 import { Proxy, cutAfter, flipAt } from '../faults/proxy.js';
 import { MIB, overwritePages, scene } from '../faults/scenes.js';
 import { temporaryFolder } from '../support/folder.js';
@@ -156,6 +157,40 @@ test('the automatic choice sends everything right, whatever it chooses', async (
     t.is(sent.sentBytes, DATA_BYTES);
     if ('bandwidth' in send) t.true(sent.storedBytes < 0.8 * DATA_BYTES, `${sent.storedBytes} stored over a slow link`);
   }
+});
+
+test('the automatic choice takes what both sides have, leaf by leaf', async (t) => {
+  const { source, copy } = await scene(t, LAYOUT);
+  let wire: Wire | undefined;
+  const { sent } = await transfer({
+    from: [source],
+    to: [copy],
+    send: { compress: 'auto', channels: 1, bandwidth: 4 * MIB },
+    via: async (receiver) => {
+      wire = await Wire.open(t, receiver);
+      return wire.address;
+    },
+  });
+  t.is(firstWrongPage(copy, LAYOUT), undefined);
+  const messages = [wire?.fromSender, wire?.fromReceiver].flatMap((bytes) =>
+    framesOf(bytes ?? Buffer.alloc(0))
+      .filter(({ header }) => header.type === FrameType.control)
+      .map(({ payload }) => decodeControl(payload)),
+  );
+  const besides: Compression[] | undefined = isAvailable('zstd') ? ['zstd'] : undefined;
+  const hello = messages.find((message) => message.kind === 'hello');
+  const welcome = messages.find((message) => message.kind === 'welcome');
+  t.is(hello?.compress, 'lz4');
+  t.deepEqual(hello?.offers, besides);
+  t.deepEqual(welcome?.takes, besides);
+  const codecs = framesOf(wire?.fromSender ?? Buffer.alloc(0))
+    .filter(({ header }) => header.type === FrameType.leaves)
+    .flatMap(({ header, payload }) => decodeLeafRecords(header, payload, 24 * MIB, ['lz4', ...(besides ?? [])]))
+    .filter(({ sent: pages, stored }) => stored < popCount(pages) * PAGE)
+    .map(({ codec }) => codec);
+  t.true(codecs.length > 0);
+  t.true(codecs.includes(besides === undefined ? 0 : 1), codecs.join(' '));
+  t.true(sent.storedBytes < DATA_BYTES);
 });
 
 test('without compression nothing of the stream changes', async (t) => {

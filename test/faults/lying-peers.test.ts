@@ -3,10 +3,10 @@ import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import { connect, createServer, type Socket } from 'node:net';
 import test, { type ExecutionContext } from 'ava';
-import { sendMemory } from '@ballast/sender';
+import { sendMemory, type SendOptions } from '@ballast/sender';
 import { codecOf, isAvailable, type Compression } from '@ballast/shared/compression';
 import type { TransferResult } from '@ballast/shared/events';
-import type { BallastError } from '@ballast/shared/errors';
+import { BallastError } from '@ballast/shared/errors';
 import { HINT_SIZE, digestOf, pageHints } from '@ballast/shared/integrity';
 import {
   Dialect,
@@ -16,6 +16,7 @@ import {
   SESSION_SIZE,
   decodeLeafRecords,
   encodeLeafRecord,
+  type ControlOf,
   type HeldLeaf,
   type LeafRecord,
   type Summary,
@@ -40,6 +41,7 @@ function peerOf(t: ExecutionContext, socket: Socket): Connection {
 async function sendTo(
   t: ExecutionContext,
   behave: (connection: Connection) => Promise<void>,
+  send: Partial<SendOptions> = {},
 ): Promise<TransferResult | BallastError> {
   const { source } = await scene(t, LAYOUT, 1);
   const server = createServer();
@@ -54,7 +56,13 @@ async function sendTo(
   const bound = server.address();
   if (bound === null || typeof bound === 'string') throw new Error('the server has no address');
   return await orBallastError(
-    sendMemory({ files: [source], to: { host: '127.0.0.1', port: bound.port }, timeoutMs: 10_000, retryMs: 0 }),
+    sendMemory({
+      files: [source],
+      to: { host: '127.0.0.1', port: bound.port },
+      timeoutMs: 10_000,
+      retryMs: 0,
+      ...send,
+    }),
   );
 }
 
@@ -78,6 +86,7 @@ async function tellEnd(connection: Connection, base = LEAVES): Promise<void> {
 /** Reads to `end` and returns it with the leaves that came before. */
 async function readToEnd(
   connection: Connection,
+  compressions?: readonly Compression[],
 ): Promise<{ records: LeafRecord[]; pages: Buffer[]; root: Uint8Array }> {
   const records: LeafRecord[] = [];
   const pages: Buffer[] = [];
@@ -86,7 +95,7 @@ async function readToEnd(
     if (control?.kind === 'end') return { records, pages, root: control.root };
     if (frame?.header.type !== FrameType.leaves) continue;
     const payload = Buffer.from(frame.payload);
-    for (const record of decodeLeafRecords(frame.header, payload, LEAVES * LEAF)) {
+    for (const record of decodeLeafRecords(frame.header, payload, LEAVES * LEAF, compressions)) {
       records.push(record);
       pages.push(payload.subarray(record.at, record.at + record.stored));
     }
@@ -140,6 +149,47 @@ test('a receiver that claims hints of other pages gets those pages', async (t) =
     await connection.next();
   });
   t.is(codeOf(ended), 'E_DIGEST_MISMATCH');
+});
+
+test('a receiver that takes what it was not offered is given up', async (t) => {
+  for (const [compress, takes] of [
+    ['none', 'zstd'],
+    ['lz4', 'zstd'],
+    ['auto', 'lz4'],
+  ] as const) {
+    const ended = await sendTo(
+      t,
+      async (connection) => {
+        await connection.expect('hello');
+        await connection.sendControl({ kind: 'welcome', holds: false, channels: 0, takes: [takes] });
+        await readToEnd(connection);
+      },
+      { compress },
+    );
+    t.is(codeOf(ended), 'E_PROTOCOL', messageOf(ended));
+    t.regex(messageOf(ended), new RegExp(`takes ${takes}, which it was not offered`));
+  }
+});
+
+test('a receiver that takes nothing besides gets nothing besides', async (t) => {
+  const ended = await sendTo(
+    t,
+    async (connection) => {
+      const { compress, offers } = await connection.expect('hello');
+      t.is(compress, 'lz4');
+      t.deepEqual(offers, isAvailable('zstd') ? ['zstd'] : undefined);
+      await connection.sendControl({ kind: 'welcome', holds: false, channels: 0 });
+      const { root, records } = await readToEnd(connection, ['lz4']);
+      t.true(records.length > 0);
+      await connection.sendControl({ kind: 'verified', root });
+      await connection.expect('commit');
+      await connection.sendControl({ kind: 'published' });
+      await connection.expect('goodbye');
+      await connection.close();
+    },
+    { compress: 'auto' },
+  );
+  t.is(codeOf(ended), undefined, messageOf(ended));
 });
 
 const LIES: readonly (readonly [string, (connection: Connection) => Promise<void>])[] = [
@@ -302,7 +352,7 @@ async function receiveFrom(
   t: ExecutionContext,
   behave: (connection: Connection) => Promise<void>,
   held?: Layout,
-  compress: Compression = 'none',
+  terms: Pick<ControlOf<'hello'>, 'compress' | 'offers'> = { compress: 'none' },
 ): Promise<{ ended: TransferResult | BallastError; copy: string }> {
   const { copy } = await scene(t, [{ fill: Fill.hole, pages: 1024 }], 1);
   if (held !== undefined) writeMemoryFile(`${copy}.partial`, held);
@@ -315,7 +365,7 @@ async function receiveFrom(
       session: randomBytes(SESSION_SIZE),
       regions: [LEAVES * LEAF],
       dialect: Dialect.ranges,
-      compress,
+      ...terms,
       dataBytesAtMost: LEAVES * LEAF,
       channels: 0,
       live: false,
@@ -466,7 +516,7 @@ test('a sender that commits before anything was verified is given up', async (t)
 });
 
 /** Sends a leaf with all of its pages in so many bytes, whatever they are. */
-async function sendStored(connection: Connection, leaf: number, stored: Buffer): Promise<void> {
+async function sendStored(connection: Connection, leaf: number, stored: Buffer, codec = 0): Promise<void> {
   const table = Buffer.alloc(LEAF_RECORD_SIZE);
   encodeLeafRecord(
     table,
@@ -476,6 +526,7 @@ async function sendStored(connection: Connection, leaf: number, stored: Buffer):
     0xffff,
     stored.length,
     digestOf(CONTENTS.subarray(leaf * LEAF, (leaf + 1) * LEAF)),
+    codec,
   );
   await connection.send({ type: FrameType.leaves, count: 1, base: leaf, checked: table, pages: stored });
 }
@@ -504,7 +555,7 @@ for (const [what, stored] of Object.entries({
         }
       },
       undefined,
-      'lz4',
+      { compress: 'lz4' },
     );
     t.is(codeOf(ended), 'E_DIGEST_MISMATCH', messageOf(ended));
     t.is(asked, 3);
@@ -520,9 +571,58 @@ test('a sender that compresses without having said so is given up', async (t) =>
   t.regex(messageOf(ended), /carry \d+ bytes for 16 pages: leaf 0/);
 });
 
+test('a sender that compresses with what this side did not take is given up', async (t) => {
+  const cases: [number, Pick<ControlOf<'hello'>, 'compress' | 'offers'>][] = [
+    [1, { compress: 'lz4' }],
+    [2, { compress: 'lz4', offers: ['zstd'] }],
+    [2 ** 32 - 1, { compress: 'lz4', offers: ['zstd', 'lz4'] }],
+  ];
+  for (const [codec, terms] of cases) {
+    const lie = async (connection: Connection): Promise<void> => sendStored(connection, 0, COMPRESSED, codec);
+    const { ended } = await receiveFrom(t, lie, undefined, terms);
+    t.is(codeOf(ended), 'E_PROTOCOL', messageOf(ended));
+    t.regex(messageOf(ended), /name a compression that was not agreed on: leaf 0/);
+  }
+});
+
+(isAvailable('zstd') ? test : test.skip)(
+  'leaves that were compressed otherwise than they say are asked for again, and those that say the truth are not',
+  async (t) => {
+    const zstd = codecOf('zstd')?.compress(CONTENTS.subarray(LEAF, 2 * LEAF)) ?? Buffer.alloc(0);
+    let asked: unknown;
+    const { ended } = await receiveFrom(
+      t,
+      async (connection) => {
+        await sendStored(connection, 0, COMPRESSED, 1);
+        await sendStored(connection, 1, zstd, 0);
+        await sendStored(
+          connection,
+          2,
+          codecOf('lz4')?.compress(CONTENTS.subarray(2 * LEAF, 3 * LEAF)) ?? COMPRESSED,
+          0,
+        );
+        await sendStored(connection, 3, codecOf('zstd')?.compress(CONTENTS.subarray(3 * LEAF, 4 * LEAF)) ?? zstd, 1);
+        for (let leaf = 4; leaf < LEAVES; leaf++) await sendLeavesOf(connection, [leaf]);
+        await connection.sendControl({ kind: 'end', root: NO_DIGEST, summary: SUMMARY });
+        asked = (await connection.expect('resend')).leaves;
+        await connection.abort(BallastError.from(new Error('enough')));
+      },
+      undefined,
+      { compress: 'lz4', offers: ['zstd'] },
+    );
+    t.true(ended instanceof BallastError);
+    t.deepEqual(asked, [
+      [0, 0],
+      [0, 1],
+    ]);
+  },
+);
+
 test('a sender of a leaf that takes more than its pages do, or nothing at all, is given up', async (t) => {
   for (const stored of [Buffer.alloc(LEAF + 1), Buffer.alloc(0)]) {
-    const { ended } = await receiveFrom(t, async (connection) => sendStored(connection, 0, stored), undefined, 'lz4');
+    const { ended } = await receiveFrom(t, async (connection) => sendStored(connection, 0, stored), undefined, {
+      compress: 'lz4',
+    });
     t.is(codeOf(ended), 'E_PROTOCOL', messageOf(ended));
   }
 });
@@ -538,14 +638,14 @@ test('a sender that packs more pages into a frame than a frame may have is given
       await connection.send({ type: FrameType.leaves, count: 17, base: 0, checked: table, pages });
     },
     undefined,
-    'lz4',
+    { compress: 'lz4' },
   );
   t.is(codeOf(ended), 'E_PROTOCOL', messageOf(ended));
   t.regex(messageOf(ended), /carry 1114112 bytes of pages; at most 1048576/);
 });
 
 (isAvailable('zstd') ? test.skip : test)('a sender that compresses with what this side lacks is told so', async (t) => {
-  const { ended, copy } = await receiveFrom(t, () => Promise.resolve(), undefined, 'zstd');
+  const { ended, copy } = await receiveFrom(t, () => Promise.resolve(), undefined, { compress: 'zstd' });
   t.is(codeOf(ended), 'E_MISMATCH', messageOf(ended));
   t.regex(
     messageOf(ended),

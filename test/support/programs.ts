@@ -25,6 +25,8 @@ export interface ProgramOptions {
   /** Runs as another user. */
   readonly uid?: number;
   readonly gid?: number;
+  /** The Node.js that runs it. Default: the one that runs the test. */
+  readonly node?: string;
   /** A command that runs the program in its own place, such as `ip netns exec NAME`. */
   readonly within?: readonly string[];
 }
@@ -38,9 +40,8 @@ export class Program {
   #over = false;
 
   private constructor(t: ExecutionContext, path: string, args: readonly string[], options: ProgramOptions) {
-    const { within = [], ...spawning } = options;
-    const words: readonly string[] = [...within, process.execPath, path, ...args];
-    const [command = process.execPath, ...rest] = words;
+    const { within = [], node = process.execPath, ...spawning } = options;
+    const [command = node, ...rest] = [...within, node, path, ...args];
     this.#child = spawn(command, rest, { stdio: ['ignore', 'pipe', 'pipe'], ...spawning });
     this.#child.stdout.setEncoding('utf8').on('data', (text: string) => {
       this.#stdout += text;
