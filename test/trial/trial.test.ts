@@ -199,5 +199,7 @@ test('compression and the number of channels are varied, too, and each combinati
   const [plain, compressed] = report.cells;
   t.true((compressed?.wire?.data ?? Infinity) < (plain?.wire?.data ?? 0));
   t.true((compressed?.causes?.sender.compress ?? 0) > 0);
+  t.true((compressed?.causes?.receiver.compress ?? 0) > 0);
+  t.is(plain?.causes?.receiver.compress, 0);
   for (const { wire } of report.cells) t.true(wire !== null && wire.control > 0 && wire.control < 10_000);
 });

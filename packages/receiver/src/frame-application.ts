@@ -42,7 +42,7 @@ export class FrameApplication {
   ) {
     this.#stopwatch = stopwatch;
     this.#dialect = dialect;
-    this.#unpacker = new LeafUnpacker(compressions);
+    this.#unpacker = new LeafUnpacker(compressions, stopwatch);
     this.#regions = regions;
     this.#onDamaged = onDamaged;
   }

@@ -1,4 +1,5 @@
 import { codecOf, type Compression } from '@ballast/shared/compression';
+import { Cause, type Stopwatch } from '@ballast/shared/measure';
 import { PAGE_SIZE, popCount } from '@ballast/shared/memory';
 import { MAX_BATCH_BYTES, type LeafRecord } from '@ballast/shared/protocol';
 
@@ -15,15 +16,18 @@ export interface Unpacked {
 export class LeafUnpacker {
   /** What may be compressed with, as leaf records count it. */
   readonly compressions: readonly Compression[];
+  readonly #stopwatch: Stopwatch;
   #pages: Buffer | undefined;
 
-  constructor(compressions: readonly Compression[]) {
+  constructor(compressions: readonly Compression[], stopwatch: Stopwatch) {
     this.compressions = compressions;
+    this.#stopwatch = stopwatch;
   }
 
   /** @param records of the payload, checked: all of their pages together are no more than MAX_BATCH_BYTES */
   unpack(records: readonly LeafRecord[], payload: Buffer): Unpacked {
     if (!records.some(isCompressed)) return { records, pages: payload, damaged: [] };
+    this.#stopwatch.switchTo(Cause.compress);
     this.#pages ??= Buffer.alloc(MAX_BATCH_BYTES);
     const restored: LeafRecord[] = [];
     const damaged: LeafRecord[] = [];

@@ -71,7 +71,7 @@ export const CAUSE_LABELS: Readonly<Record<CauseName, string>> = {
   announce: 'announcing',
   sendMap: 'the map',
   hash: 'hashing',
-  compress: 'compressing',
+  compress: 'compressing or restoring',
   data: 'moving data',
   store: 'storing',
   wait: 'waiting',
