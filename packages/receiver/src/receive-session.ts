@@ -340,11 +340,7 @@ export class ReceiveSession {
     });
   };
 
-  #openChannels(
-    { connection, hello, measurement }: Caller,
-    count: number,
-    into: ChannelTerms,
-  ): void {
+  #openChannels({ connection, hello, measurement }: Caller, count: number, into: ChannelTerms): void {
     const { onEvent, timeoutMs } = this.#options;
     const { destination, holds, compressions, listener } = into;
     const channels = new Channels(
