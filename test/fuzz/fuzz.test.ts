@@ -25,3 +25,8 @@ fuzzTest(
   'sender-channels',
   80,
 );
+fuzzTest(
+  'whatever a live sender says, a guest runs only on its commit, and on memory that was proved',
+  'live-receiver',
+  60,
+);

@@ -3,12 +3,20 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fuzzDecoder } from './decoder-part.js';
 import { heldResources, heldSince } from './held-resources.js';
+import { fuzzLiveReceiver } from './live-part.js';
 import { Finding, Watch, within } from './oracle.js';
 import { Random } from './random.js';
 import { fuzzReceiver, fuzzReceiverChannels } from './receiver-part.js';
 import { fuzzSender, fuzzSenderChannels } from './sender-part.js';
 
-export const PARTS = ['decoder', 'receiver', 'sender', 'receiver-channels', 'sender-channels'] as const;
+export const PARTS = [
+  'decoder',
+  'receiver',
+  'sender',
+  'receiver-channels',
+  'sender-channels',
+  'live-receiver',
+] as const;
 export type Part = (typeof PARTS)[number];
 
 export function isPart(text: string): text is Part {
@@ -42,6 +50,7 @@ const RUNS: Readonly<Record<Part, Run>> = {
   sender: fuzzSender,
   'receiver-channels': fuzzReceiverChannels,
   'sender-channels': fuzzSenderChannels,
+  'live-receiver': fuzzLiveReceiver,
 };
 /** Cases at once: most of the time of a session is spent waiting; that of channels in starting threads, too. */
 const AT_ONCE: Readonly<Record<Part, number>> = {
@@ -50,6 +59,7 @@ const AT_ONCE: Readonly<Record<Part, number>> = {
   sender: 24,
   'receiver-channels': 6,
   'sender-channels': 6,
+  'live-receiver': 6,
 };
 /** No session may take longer, whatever the peer does. */
 const SESSION_LIMIT_MS = 60_000;

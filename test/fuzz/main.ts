@@ -23,6 +23,7 @@ const CASES: Readonly<Record<Part, number>> = {
   sender: 50_000,
   'receiver-channels': 5000,
   'sender-channels': 5000,
+  'live-receiver': 5000,
 };
 
 const { part: only } = values;

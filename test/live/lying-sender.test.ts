@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import type { ExecutionContext } from 'ava';
 import { receiveMemory } from '@ballast/receiver';
 import { BallastError, ErrorCode } from '@ballast/shared/errors';
-import { digestOf } from '@ballast/shared/integrity';
+import { digestOf, emptyManifest, manifestRoot } from '@ballast/shared/integrity';
 import {
   Dialect,
   FrameType,
@@ -15,6 +15,7 @@ import {
   RangeEncoder,
   SESSION_SIZE,
   encodeLeafRecord,
+  type Summary,
 } from '@ballast/shared/protocol';
 import { dial, type Address, type Connection } from '@ballast/shared/transport';
 import { guestTest } from '../qemu/guest-test.js';
@@ -29,9 +30,21 @@ const MIB = 2 ** 20;
 const MEMORY_BYTES = 16 * MIB;
 const MEMORY_PAGES = MEMORY_BYTES / 4096;
 const PAGE = randomBytes(4096);
+const SUMMARY: Summary = {
+  ...{ strategy: 'bitmap', dataBytes: 0, zeroBytes: 0, freeBytes: MEMORY_BYTES, scannedPages: 0, askedPages: 0 },
+  ...{ whiteouts: 0, mapBytes: 0, sentBytes: 0, storedBytes: 0, mapDigest: '00'.repeat(32) },
+};
 
 /** @returns how the receiver ended */
 async function receiveFrom(t: ExecutionContext, behave: (to: Connection) => Promise<void>): Promise<BallastError> {
+  return (await receiveBeside(t, behave)).error;
+}
+
+/** @returns how the receiver ended, and what resolves when its QEMU has */
+async function receiveBeside(
+  t: ExecutionContext,
+  behave: (to: Connection) => Promise<void>,
+): Promise<{ error: BallastError; qemuEnded: Promise<unknown> }> {
   const folder = await mkdtemp(join(tmpdir(), 'ballast-lying-'));
   t.teardown(async () => rm(folder, { recursive: true, force: true }));
   const monitor = join(folder, 'qmp');
@@ -90,7 +103,7 @@ async function receiveFrom(t: ExecutionContext, behave: (to: Connection) => Prom
     // The receiver has had enough.
   }
   await connection.close();
-  return await received;
+  return { error: await received, qemuEnded: gone };
 }
 
 async function sendRange(to: Connection, start: number, end: number): Promise<void> {
@@ -191,6 +204,65 @@ const CASES: readonly (readonly [what: string, behave: (to: Connection) => Promi
     /a frame of type 7/,
   ],
 ];
+
+/** Proves an empty memory, so that device state may come. */
+async function toVerified(to: Connection): Promise<void> {
+  await sendRange(to, 0, MEMORY_PAGES);
+  await to.sendControl({ kind: 'end', root: manifestRoot(emptyManifest([MEMORY_BYTES])), summary: SUMMARY });
+  await to.expect('verified');
+}
+
+/** Senders that get as far as a QEMU that takes a guest in: it is gone when they have broken the rules. */
+const LATE_CASES: readonly (readonly [what: string, behave: (to: Connection) => Promise<void>, message: RegExp])[] = [
+  [
+    'a commit before any device state',
+    async (to) => {
+      await toVerified(to);
+      await to.sendControl({ kind: 'commit' });
+    },
+    /'commit' after 0 bytes of device state/,
+  ],
+  [
+    'device state that is said to be longer than it is',
+    async (to) => {
+      await toVerified(to);
+      await to.send({ type: FrameType.state, checked: Buffer.alloc(8) });
+      await to.sendControl({ kind: 'state-end', bytes: 9, running: true });
+      await to.sendControl({ kind: 'commit' });
+    },
+    /'state-end' after 8 bytes of device state/,
+  ],
+  [
+    'a leaf after the memory was proved',
+    async (to) => {
+      await toVerified(to);
+      await sendLeaf(to, 3, 0b1, 0b1);
+    },
+    /a frame of type 2 where device state was expected/,
+  ],
+];
+
+for (const [what, behave, message] of LATE_CASES) {
+  test(`${what}: refused, and the waiting QEMU is gone`, async (t) => {
+    const { error, qemuEnded } = await receiveBeside(t, behave);
+    t.is(error.code, ErrorCode.PROTOCOL);
+    t.regex(error.message, message);
+    // By itself, and not by the end of the test, which comes after this.
+    await qemuEnded;
+    t.pass();
+  });
+}
+
+test('bytes that are no device state: QEMU refuses them, and is gone', async (t) => {
+  const { error, qemuEnded } = await receiveBeside(t, async (to) => {
+    await toVerified(to);
+    await to.send({ type: FrameType.state, checked: randomBytes(5000) });
+    await to.sendControl({ kind: 'state-end', bytes: 5000, running: true });
+    await to.sendControl({ kind: 'commit' });
+  });
+  t.true(error.code === ErrorCode.GUEST || error.code === ErrorCode.QMP, error.message);
+  await qemuEnded;
+});
 
 for (const [what, behave, message] of CASES) {
   test(`${what}: refused`, async (t) => {
