@@ -21,7 +21,7 @@ export default tseslint.config(
   { ignores: ['**/dist/**', 'coverage/**'] },
   eslint.configs.recommended,
   {
-    files: ['**/*.ts'],
+    files: ['**/*.ts', '**/*.cts'],
     extends: [...tseslint.configs.strictTypeChecked],
     languageOptions: { parserOptions: { projectService: true, tsconfigRootDir: import.meta.dirname } },
     rules: {
@@ -37,8 +37,13 @@ export default tseslint.config(
     },
   },
   {
-    files: ['**/*.js'],
+    files: ['**/*.js', '**/*.cjs'],
     languageOptions: { globals: { process: 'readonly', console: 'readonly' } },
+  },
+  // Its package.json says so.
+  {
+    files: ['packages/*/bin/*.js'],
+    languageOptions: { sourceType: 'commonjs', globals: { __filename: 'readonly' } },
   },
   layer('measure', ['memory', 'integrity', 'protocol', 'transport', 'cli']),
   layer('compression', ['memory', 'integrity', 'protocol', 'transport', 'cli']),

@@ -1,5 +1,6 @@
 import { spawn, type ChildProcessByStdio } from 'node:child_process';
 import type { Readable } from 'node:stream';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import type { Address } from '@ballast/shared/transport';
@@ -29,6 +30,8 @@ export interface ProgramOptions {
   readonly node?: string;
   /** A command that runs the program in its own place, such as `ip netns exec NAME`. */
   readonly within?: readonly string[];
+  /** Folder of the packages whose program it is, instead of those of this workspace. */
+  readonly packages?: string;
 }
 
 /** One of the two real programs, as a process of its own; killed at the end of the test if it still runs. */
@@ -40,8 +43,8 @@ export class Program {
   #over = false;
 
   private constructor(t: ExecutionContext, path: string, args: readonly string[], options: ProgramOptions) {
-    const { within = [], node = process.execPath, ...spawning } = options;
-    const [command = node, ...rest] = [...within, node, path, ...args];
+    const { within = [], node = process.execPath, packages = PACKAGES, ...spawning } = options;
+    const [command = node, ...rest] = [...within, node, join(packages, path), ...args];
     this.#child = spawn(command, rest, { stdio: ['ignore', 'pipe', 'pipe'], ...spawning });
     this.#child.stdout.setEncoding('utf8').on('data', (text: string) => {
       this.#stdout += text;
@@ -175,10 +178,13 @@ export function failedClearly(t: ExecutionContext, end: ProgramEnd, status: numb
   t.is(lines.filter((line) => /^ballast-/.test(line)).length, 1, end.stderr);
 }
 
-const SENDER = programFile('sender/bin/ballast-send.js');
-const RECEIVER = programFile('receiver/bin/ballast-receive.js');
+const SENDER = 'sender/bin/ballast-send.js';
+const RECEIVER = 'receiver/bin/ballast-receive.js';
 
-/** A program of a workspace, seen from where this module is compiled to. */
+/** Seen from where this module is compiled to. */
+const PACKAGES = fileURLToPath(new URL('../../../packages', import.meta.url));
+
+/** A program of this workspace. */
 export function programFile(path: string): string {
-  return fileURLToPath(new URL(`../../../packages/${path}`, import.meta.url));
+  return join(PACKAGES, path);
 }

@@ -1,4 +1,2 @@
 #!/usr/bin/env node
-import { startProgram } from '@ballast/shared/start';
-
-await startProgram(import.meta.url);
+require('@ballast/shared/start').startProgram(__filename);

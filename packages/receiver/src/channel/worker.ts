@@ -242,11 +242,13 @@ port.on('message', (order: ChannelOrder) => {
   if (order.kind === 'connection') thread.take(order.connection);
   else thread.stop(new BallastError(order.code, order.message));
 });
-try {
-  await thread.run();
-} catch (error) {
-  const { code, message } = BallastError.from(error);
-  report({ kind: 'failed', code, message });
-} finally {
-  port.close();
-}
+// Not awaited here: the bundle is CommonJS.
+void thread
+  .run()
+  .catch((error: unknown) => {
+    const { code, message } = BallastError.from(error);
+    report({ kind: 'failed', code, message });
+  })
+  .finally(() => {
+    port.close();
+  });

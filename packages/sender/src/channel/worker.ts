@@ -122,11 +122,12 @@ const report = (message: ChannelReport): void => {
   const moved = message.kind === 'finished' ? message.entries.flatMap(buffersOf) : [];
   port.postMessage(message, moved as ArrayBuffer[]);
 };
-try {
-  await runChannel(workerData as ChannelTask, report, stop.signal);
-} catch (error) {
-  const { code, message } = BallastError.from(error);
-  report({ kind: 'failed', code, message });
-} finally {
-  port.close();
-}
+// Not awaited here: the bundle is CommonJS.
+void runChannel(workerData as ChannelTask, report, stop.signal)
+  .catch((error: unknown) => {
+    const { code, message } = BallastError.from(error);
+    report({ kind: 'failed', code, message });
+  })
+  .finally(() => {
+    port.close();
+  });

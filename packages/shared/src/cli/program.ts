@@ -147,7 +147,9 @@ class Shell {
   }
 
   #createOutput({ json = false, quiet = false, debug = false }: CommonOptions): Output {
-    return createOutput({ program: this.#name, json, quiet, debug, ...this.#streams });
+    // Not all of `this.#streams`, which may be `process`: that would open stdin.
+    const { stdout, stderr } = this.#streams;
+    return createOutput({ program: this.#name, json, quiet, debug, stdout, stderr });
   }
 
   /** Says why the program failed; returns its exit status. */
