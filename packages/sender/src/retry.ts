@@ -51,8 +51,10 @@ export async function withRetries<T>(attempts: Attempts<T>, { retryMs, signal, o
     }
     // A greeting that was damaged on the way says nothing against the receiver.
     if (!attempts.accepted && error.code !== ErrorCode.CORRUPT_STREAM) {
-      // A receiver that was busy and is gone by now: what it said is the reason.
-      if (error.code !== ErrorCode.BUSY) throw error.code === ErrorCode.CONNECT && busy !== undefined ? busy : error;
+      // A receiver that was busy and is gone by now, or ends just now, which resets a connection that it has not taken yet:
+      // what it said is the reason.
+      const isGone = error.code === ErrorCode.CONNECT || error.code === ErrorCode.CONNECTION_LOST;
+      if (error.code !== ErrorCode.BUSY) throw isGone && busy !== undefined ? busy : error;
       busy = error;
       deadline = Math.min(deadline, performance.now() + BUSY_GRACE_MS - failures * FIRST_PAUSE_MS);
     }
