@@ -1,5 +1,5 @@
 import { rm, writeFile } from 'node:fs/promises';
-import * as zlib from 'node:zlib';
+import { Child } from './child.js';
 import type { Contender } from './contender.js';
 import { formatBytes } from './format.js';
 import { ballastContender, type Bench, type GroupName, type GroupPlan, MIB, SEED } from './group.js';
@@ -27,7 +27,7 @@ async function measure(bench: Bench, megabits: number, data: number): ReturnType
   const text = await makeTextFile(bench.folder.file('text.mem'), data);
   const why = whyNoTwoHosts();
   const hosts = why === undefined ? makeTwoHosts(`${megabits}mbit`) : undefined;
-  const zstdMissing = 'zstdCompressSync' in zlib ? undefined : 'Node.js 22.15 or newer has it';
+  const zstdMissing = (await hasZstd(bench.programs.node)) ? undefined : 'Node.js 22.15 or newer has it';
   const way = (what: string, source: MemoryFile, compress: string): Contender => {
     const options = { name: `${what}, ${compress}`, source, leavesNothing: true, receiveArgs: ['--sink'] };
     const contender = ballastContender(
@@ -54,6 +54,12 @@ async function measure(bench: Bench, megabits: number, data: number): ReturnType
     hosts?.remove();
     await Promise.all([text, random].map(async ({ path }) => rm(path)));
   }
+}
+
+/** Whether the Node.js that runs the programs has zstd. */
+async function hasZstd(node: string): Promise<boolean> {
+  const { lines } = await new Child(node, ['-p', "'zstdCompressSync' in zlib"]).succeeded();
+  return lines[0] === 'true';
 }
 
 /** Words in random order, no two pages alike. */

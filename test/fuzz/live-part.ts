@@ -5,13 +5,14 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { receiveMemory, type TransferResult } from '@ballast/receiver';
-import { rightMessage, summaryOf } from './decoder-part.js';
+import { summaryOf } from './decoder-part.js';
 import { PAGE, bytesOf, fakeMemory, leavesOf, olderThan, regionOf, rootOf, type FakeRegion } from './fake-memory.js';
 import { bulkFrames, leavesFrame, ranges, shuffle, spoilLeaves } from './memory-frames.js';
 import { Finding, checkError } from './oracle.js';
 import { Peer } from './peer.js';
 import type { Random } from './random.js';
-import { Type, controlFrame, mutateFrame, mutateMessage, wireFrame, type WireFrame } from './wire-frame.js';
+import { Type, controlFrame, wireFrame, type WireFrame } from './wire-frame.js';
+import { wrongFrames } from './wrong-frames.js';
 
 type Message = Readonly<Record<string, unknown>>;
 
@@ -208,16 +209,11 @@ async function moveOver(
     if (peer.over || step++ >= breakAt) return false;
     let frames = [right];
     if (goesWrong()) {
-      frames = random.pick<() => WireFrame[]>([
-        () => [],
-        () => [right, right],
-        () => [controlFrame(rightMessage(random)), right],
+      frames = wrongFrames(random, right, message, [
         () => [outOfTurn(random, running), right],
         () => [right, outOfTurn(random, running)],
-        () => [message === undefined ? mutateFrame(random, right) : mutateMessage(random, message)],
-        () => [mutateFrame(random, right)],
         () => [spoilLeaves(random, right)],
-      ])();
+      ]);
     }
     for (const frame of frames) {
       note(frame, told, running);

@@ -2,14 +2,15 @@ import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { receiveMemory, type ReceiveOptions, type TransferResult } from '@ballast/receiver';
-import { rightMessage, summaryOf } from './decoder-part.js';
+import { summaryOf } from './decoder-part.js';
 import { PAGE, bytesOf, fakeMemory, leavesOf, olderThan, regionOf, rootOf, type FakeRegion } from './fake-memory.js';
 import { bulkFrames, compressSome, leavesFrame, shuffle, spoilLeaves, type DialectName } from './memory-frames.js';
 import { Finding, checkError } from './oracle.js';
 import { Peer } from './peer.js';
 import type { Random } from './random.js';
 import { knockWith, sendOverChannels, type ChannelScene } from './sender-channels.js';
-import { Type, controlFrame, mutateFrame, mutateMessage, type WireFrame } from './wire-frame.js';
+import { Type, controlFrame, type WireFrame } from './wire-frame.js';
+import { wrongFrames } from './wrong-frames.js';
 
 type Message = Readonly<Record<string, unknown>>;
 
@@ -177,14 +178,7 @@ async function speak(
     const sound = compress === 'lz4' && right.type === Type.leaves ? compressSome(random, right) : right;
     let frames = [sound];
     if (goesWrong()) {
-      frames = random.pick<() => WireFrame[]>([
-        () => [],
-        () => [sound, sound],
-        () => [controlFrame(rightMessage(random)), sound],
-        () => [message === undefined ? mutateFrame(random, sound) : mutateMessage(random, message)],
-        () => [mutateFrame(random, sound)],
-        () => [spoilLeaves(random, sound)],
-      ])();
+      frames = wrongFrames(random, sound, message, [() => [spoilLeaves(random, sound)]]);
     }
     for (const frame of frames) await peer.send(frame, random);
     return true;

@@ -1,9 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { rightMessage } from './decoder-part.js';
 import { spoilLeaves } from './memory-frames.js';
 import { Peer } from './peer.js';
 import { Random } from './random.js';
-import { controlFrame, mutateFrame, mutateMessage, type WireFrame } from './wire-frame.js';
+import { controlFrame, type WireFrame } from './wire-frame.js';
+import { wrongFrames } from './wrong-frames.js';
 
 type Message = Readonly<Record<string, unknown>>;
 
@@ -96,15 +96,10 @@ async function speakOn(
     if (peer.over || step++ >= closesAt) return false;
     let said = [right];
     if (goesWrong()) {
-      said = random.pick<() => WireFrame[]>([
-        () => [],
-        () => [right, right],
-        () => [controlFrame(rightMessage(random)), right],
-        () => [message === undefined ? mutateFrame(random, right) : mutateMessage(random, message)],
-        () => [mutateFrame(random, right)],
+      said = wrongFrames(random, right, message, [
         () => [spoilLeaves(random, right)],
         () => [controlFrame({ kind: 'finished' }), right],
-      ])();
+      ]);
     }
     for (const frame of said) await peer.send(frame, random);
     return true;

@@ -5,12 +5,12 @@ import { join } from 'node:path';
 import { sendMemory } from '@ballast/sender';
 import { pageHints } from '@ballast/shared/integrity';
 import { HoldingsEncoder, type ControlMessage } from '@ballast/shared/protocol';
-import { rightMessage } from './decoder-part.js';
 import { PAGE, bytesOf, fakeMemory, leavesOf, olderThan, rootOf, type FakeRegion } from './fake-memory.js';
 import { Finding, checkError } from './oracle.js';
 import { Peer } from './peer.js';
 import { Random } from './random.js';
-import { Type, controlFrame, mutateFrame, mutateMessage, wireFrame, type WireFrame } from './wire-frame.js';
+import { Type, controlFrame, wireFrame, type WireFrame } from './wire-frame.js';
+import { wrongFrames } from './wrong-frames.js';
 
 type Message = Readonly<Record<string, unknown>>;
 
@@ -112,14 +112,7 @@ async function answer(random: Random, peer: Peer, scene: Scene, said: Said): Pro
   const say = async (right: WireFrame, message?: Message): Promise<void> => {
     let frames = [right];
     if (goesWrong()) {
-      frames = random.pick<() => WireFrame[]>([
-        () => [],
-        () => [right, right],
-        () => [controlFrame(rightMessage(random)), right],
-        () => [message === undefined ? mutateFrame(random, right) : mutateMessage(random, message)],
-        () => [mutateFrame(random, right)],
-        () => [...holdings(random, memory, goesWrong), right],
-      ])();
+      frames = wrongFrames(random, right, message, [() => [...holdings(random, memory, goesWrong), right]]);
     }
     // What goes wrong may still be the right word in another form: it counts as said.
     for (const frame of frames) note(frame, root, said);
