@@ -27,6 +27,7 @@ export const GROUP_NAMES = [
   'peers',
   'layout',
   'ways',
+  'channels',
   'strategies',
   'steps',
   'scale',

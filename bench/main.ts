@@ -6,6 +6,7 @@ import { describeFolder, findFolder, makePrivateFolder, namedFolder } from './fo
 import { formatBytes, formatSeconds } from './format.js';
 import { type Bench, GIB, type Group, GROUP_NAMES, type GroupName, type GroupPlan } from './group.js';
 import { bandwidthPlan } from './group-bandwidth.js';
+import { channelsPlan } from './group-channels.js';
 import { compressPlan, compressSlowPlan } from './group-compress.js';
 import { layoutPlan } from './group-layout.js';
 import { livePlan } from './group-live.js';
@@ -36,6 +37,7 @@ const PLANS: readonly GroupPlan[] = [
   peersPlan,
   layoutPlan,
   waysPlan,
+  channelsPlan,
   strategiesPlan,
   stepsPlan,
   scalePlan,

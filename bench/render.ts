@@ -4,6 +4,7 @@ import type { Measurement, Row } from './contender.js';
 import { formatBytes, formatCount, formatRate, formatRatio, formatSeconds } from './format.js';
 import { DEFAULT_STRATEGY } from './group-strategies.js';
 import { QEMU } from './group-live.js';
+import { ONE_CHANNEL } from './group-channels.js';
 import { RANDOM_AS_IT_IS, TEXT_AS_IT_IS } from './group-compress.js';
 import { LONG_RUN } from './group-layout.js';
 import { BALLAST, LIMIT } from './group-peers.js';
@@ -61,6 +62,7 @@ const COLUMNS: Readonly<Record<Group['name'], readonly Column[]>> = {
   peers: [TIME, RATE, timeAgainst(BALLAST, 'ballast'), rateAgainst(LIMIT, 'iperf3'), WIRE, ANONYMOUS],
   layout: [TIME, RATE, timeAgainst(LONG_RUN, 'one run'), WIRE, ANONYMOUS],
   ways: [TIME, RATE, timeAgainst(FRESH, 'one connection'), rateAgainst(BARE_TLS, 'TLS alone'), WIRE, ANONYMOUS],
+  channels: [TIME, RATE, timeAgainst(ONE_CHANNEL, 'one connection'), rateAgainst(LIMIT, 'iperf3'), ANONYMOUS],
   strategies: [
     TIME,
     timeAgainst(DEFAULT_STRATEGY, 'bitmap'),

@@ -1,0 +1,62 @@
+import { rm } from 'node:fs/promises';
+import { availableParallelism } from 'node:os';
+import { makeCertificates } from './certificates.js';
+import { formatBytes } from './format.js';
+import { ballastContender, GIB, type BallastOptions, type GroupPlan, peerContender, SEED } from './group.js';
+import { makeMemoryFile } from './memory-file.js';
+import { iperf3, nbdcopy } from './peers.js';
+
+const SIZE = 16 * GIB;
+const DATA = 4 * GIB;
+/** Four of them on any machine, more where there are as many cores. */
+const CHANNELS = [1, 2, 4, 8, 16].filter((channels) => channels <= Math.max(4, availableParallelism()));
+
+/** The row that the others are measured against. */
+export const ONE_CHANNEL = 'one connection';
+
+/** The same memory over more and more connections, to see what cores bring. */
+export const channelsPlan: GroupPlan = {
+  name: 'channels',
+  roomBytes: 2 * DATA,
+  async measure(bench) {
+    const { folder, shrink } = bench;
+    const file = { size: SIZE / shrink, data: DATA / shrink, seed: SEED };
+    const source = await makeMemoryFile(folder.file('source.mem'), file);
+    const tls = await makeCertificates(folder.file('tls'));
+
+    const over = (
+      name: string,
+      channels: readonly string[],
+      options: Omit<BallastOptions, 'name' | 'source'> = {},
+    ): ReturnType<typeof ballastContender> =>
+      ballastContender({ ...options, name, source, sendArgs: [...(options.sendArgs ?? []), ...channels] }, bench);
+    const warm = {
+      receiveArgs: ['--in-place'],
+      prepare: async (destination: string, round: number): Promise<void> => {
+        await makeMemoryFile(destination, { ...file, contents: SEED + 1 + round });
+      },
+    };
+    const secure = { sendArgs: ['--tls-dir', tls], receiveArgs: ['--tls-dir', tls] };
+    const each = CHANNELS.map((channels) => ({
+      name: channels === 1 ? ONE_CHANNEL : `${channels} channels`,
+      args: ['--channels', `${channels}`],
+    }));
+    const rows = await bench.interleave([
+      ...each.map(({ name, args }) => over(name, args)),
+      over('as many as it chooses', []),
+      ...each.map(({ name, args }) => over(`warm destination, ${name}`, args, warm)),
+      ...each.map(({ name, args }) => over(`TLS, ${name}`, args, secure)),
+      peerContender(nbdcopy, source, bench),
+      peerContender(iperf3, source, bench),
+    ]);
+    await Promise.all([source.path, tls].map(async (path) => rm(path, { recursive: true })));
+    return {
+      title: 'More connections, more cores',
+      about:
+        `A file of ${formatBytes(file.size)} with ${formatBytes(file.data)} of data in scattered runs, over one ` +
+        'loopback: both sides share the cores. nbdcopy has four connections and a thread for each core.',
+      dataBytes: file.data,
+      rows,
+    };
+  },
+};
