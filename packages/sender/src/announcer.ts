@@ -1,5 +1,5 @@
 import { Dialect, FrameType, RangeEncoder, WhiteoutEncoder } from '@ballast/shared/protocol';
-import { LEAF_PAGES, PAGE_SIZE, type ExtentSet } from '@ballast/shared/memory';
+import { LEAF_PAGES, pageAt, type ExtentSet } from '@ballast/shared/memory';
 import type { Connection } from '@ballast/shared/transport';
 
 /** What announcing cost. */
@@ -64,7 +64,7 @@ export async function announceBalloonMap(
   counts: AnnounceCounts,
 ): Promise<void> {
   const writer = new RangeWriter(connection, FrameType.freeRanges, region, counts);
-  for (let run = 0; run < free.count; run++) await writer.add(free.start(run) / PAGE_SIZE, free.end(run) / PAGE_SIZE);
+  for (let run = 0; run < free.count; run++) await writer.add(pageAt(free.start(run)), pageAt(free.end(run)));
   await writer.flush();
 }
 

@@ -1,6 +1,6 @@
 import { nonZeroMask } from '@ballast/shared/integrity';
 import { Cause, noStopwatch, type Stopwatch } from '@ballast/shared/measure';
-import { LEAF_SIZE, PAGE_SIZE, popCount, type ExtentSet } from '@ballast/shared/memory';
+import { LEAF_PAGES, PAGE_SIZE, offsetOf, pageAt, popCount, type ExtentSet } from '@ballast/shared/memory';
 import type { PageReads } from './source/memory-source.js';
 
 /** A leaf of which some pages were read. */
@@ -22,21 +22,25 @@ const STRETCH_LEAVES = 8;
 /**
  * Walks the pages of a region that are to be scanned, by ascending address, a stretch of leaves at a time. It reads
  * nothing outside them: no hole is touched and no free page read.
+ *
+ * It counts in pages. Byte offsets beyond 2 GiB are no small integers to V8, and neither is, in code that is not compiled
+ * yet, the difference of two of them: once they came, all that is called with one would be compiled again.
  */
 export class LeafReader {
   #reads: Pick<PageReads, 'read' | 'isZero'>;
   #scan: ExtentSet;
   #stopwatch: Stopwatch;
-  /** The run of `scan` that is next, and the byte in it. */
+  /** The run of `scan` that is next, the page in it, and the page after its last. */
   #run = 0;
-  #position: number;
+  #page = 0;
+  #runEnd = 0;
 
   /** @param scan bytes to read, whole pages */
   constructor(reads: Pick<PageReads, 'read' | 'isZero'>, scan: ExtentSet, stopwatch: Stopwatch = noStopwatch) {
     this.#reads = reads;
     this.#stopwatch = stopwatch;
     this.#scan = scan;
-    this.#position = scan.count > 0 ? scan.start(0) : 0;
+    this.#enter(0);
   }
 
   /** Whether all was read. */
@@ -55,31 +59,32 @@ export class LeafReader {
     this.#stopwatch.switchTo(Cause.read);
     const planned: { leaf: number; scanned: number; copied: number; at: number }[] = [];
     let end = at;
-    let read = { offset: this.#position, at, length: 0 };
+    let read = { page: this.#page, at, pages: 0 };
     const flushRead = (): void => {
-      if (read.length > 0) this.#reads.read(memory.subarray(read.at, read.at + read.length), read.offset);
+      if (read.pages === 0) return;
+      this.#reads.read(memory.subarray(read.at, read.at + read.pages * PAGE_SIZE), offsetOf(read.page));
     };
 
     while (this.#more() && planned.length < Math.min(maxLeaves, STRETCH_LEAVES)) {
-      const leaf = Math.floor(this.#position / LEAF_SIZE);
-      const leafStart = leaf * LEAF_SIZE;
+      const leaf = Math.floor(this.#page / LEAF_PAGES);
+      const first = leaf * LEAF_PAGES;
       const leafAt = end;
       let scanned = 0;
       let copied = 0;
-      while (this.#more() && this.#position < leafStart + LEAF_SIZE) {
-        const start = this.#position;
-        const stop = Math.min(this.#scan.end(this.#run), leafStart + LEAF_SIZE);
-        const pages = pageBits((start - leafStart) / PAGE_SIZE, (stop - leafStart) / PAGE_SIZE);
-        scanned |= pages;
+      while (this.#more() && this.#page < first + LEAF_PAGES) {
+        const start = this.#page;
+        const stop = Math.min(this.#runEnd, first + LEAF_PAGES);
+        const bits = pageBits(start - first, stop - first);
+        scanned |= bits;
         this.#advance(stop);
         if (this.#isZeroInPlace(start, stop - start)) continue;
-        copied |= pages;
-        if (start !== read.offset + read.length) {
+        copied |= bits;
+        if (start !== read.page + read.pages) {
           flushRead();
-          read = { offset: start, at: end, length: 0 };
+          read = { page: start, at: end, pages: 0 };
         }
-        read.length += stop - start;
-        end += stop - start;
+        read.pages += stop - start;
+        end += (stop - start) * PAGE_SIZE;
       }
       planned.push({ leaf, scanned, copied, at: leafAt });
     }
@@ -91,11 +96,11 @@ export class LeafReader {
     });
   }
 
-  /** Whether the bytes were seen to be zero where they are; false where that needs a copy first. */
-  #isZeroInPlace(offset: number, length: number): boolean {
+  /** Whether the pages were seen to be zero where they are; false where that needs a copy first. */
+  #isZeroInPlace(page: number, pages: number): boolean {
     if (this.#reads.isZero === undefined) return false;
     this.#stopwatch.switchTo(Cause.scan);
-    const isZero = this.#reads.isZero(offset, length);
+    const isZero = this.#reads.isZero(offsetOf(page), pages * PAGE_SIZE);
     this.#stopwatch.switchTo(Cause.read);
     return isZero;
   }
@@ -105,10 +110,15 @@ export class LeafReader {
   }
 
   #advance(stop: number): void {
-    this.#position = stop;
-    if (stop < this.#scan.end(this.#run)) return;
-    this.#run++;
-    if (this.#more()) this.#position = this.#scan.start(this.#run);
+    this.#page = stop;
+    if (stop === this.#runEnd) this.#enter(this.#run + 1);
+  }
+
+  #enter(run: number): void {
+    this.#run = run;
+    if (!this.#more()) return;
+    this.#page = pageAt(this.#scan.start(run));
+    this.#runEnd = pageAt(this.#scan.end(run));
   }
 }
 

@@ -17,4 +17,13 @@ export {
 export type { Mapping } from '../libc.js';
 export { PageCoverage, popCount } from './page-coverage.js';
 export type { CoveredBlock } from './page-coverage.js';
-export { LEAF_PAGES, LEAF_SIZE, MAX_REGION_BYTES, PAGE_SIZE, checkRegionSize, leafCount } from './page.js';
+export {
+  LEAF_PAGES,
+  LEAF_SIZE,
+  MAX_REGION_BYTES,
+  PAGE_SIZE,
+  checkRegionSize,
+  leafCount,
+  offsetOf,
+  pageAt,
+} from './page.js';

@@ -12,6 +12,22 @@ export const LEAF_PAGES = LEAF_SIZE / PAGE_SIZE;
 /** The largest memory that one region may have, in bytes: 64 TiB, far below the 2^53 where a number stops being exact. */
 export const MAX_REGION_BYTES = 2 ** 46;
 
+/*
+ * Byte offsets pass what V8 takes for small integers, at 2 GiB, and code that was compiled for those is then thrown away.
+ * Both of these reckon with floating-point numbers from the first page on, exactly, since a page is a power of two.
+ */
+const PAGES_PER_BYTE = 1 / PAGE_SIZE;
+
+/** The page that begins at `offset`. Rounded although it is whole, which makes a small integer of it. */
+export function pageAt(offset: number): number {
+  return Math.floor(offset * PAGES_PER_BYTE);
+}
+
+/** Where `page` begins. */
+export function offsetOf(page: number): number {
+  return page / PAGES_PER_BYTE;
+}
+
 /** Number of leaves that a region of `bytes` has; the last one may be short. */
 export function leafCount(bytes: number): number {
   return Math.ceil(bytes / LEAF_SIZE);
