@@ -4,6 +4,7 @@ import {
   FrameDecoder,
   FrameType,
   HoldingsEncoder,
+  LeafTable,
   PREAMBLE,
   RangeEncoder,
   WhiteoutEncoder,
@@ -15,7 +16,6 @@ import {
   decodeWhiteouts,
   encodeControl,
   encodeHeader,
-  encodeLeafRecord,
   leafTableSize,
   type ControlMessage,
   type FrameHeader,
@@ -133,10 +133,10 @@ for (const [name, { header, fields, payload }] of Object.entries(FRAMES)) {
 
 test('the table of a leaves frame is these bytes', (t) => {
   const { payload, fields } = LEAVES;
-  const table = Buffer.alloc(96);
-  encodeLeafRecord(table, 0, 0, 0x8001, 0x8001, 8192, bytesOf(DIGEST));
-  encodeLeafRecord(table, 1, 7, 0x0100, 0x0100, 4096, bytesOf(OTHER_DIGEST));
-  t.deepEqual(table, payload.subarray(0, 96));
+  const table = new LeafTable(2);
+  table.write(0, 0, 0x8001, 0x8001, 8192, bytesOf(DIGEST));
+  table.write(1, 7, 0x0100, 0x0100, 4096, bytesOf(OTHER_DIGEST));
+  t.deepEqual(table.bytes, payload.subarray(0, 96));
   const header: FrameHeader = { ...fields, base: 3, payloadChecksum: 0 };
   t.is(leafTableSize(header), 96);
   t.deepEqual(decodeLeafRecords(header, payload, LARGEST_REGION), [
@@ -155,12 +155,12 @@ test('the table of a leaves frame whose leaves are compressed, each in its own w
     '02000000 0180 0180 00200000 00000000',
     OTHER_DIGEST,
   );
-  const table = Buffer.alloc(144);
-  encodeLeafRecord(table, 0, 0, 0x8001, 0x8001, 100, bytesOf(DIGEST));
-  encodeLeafRecord(table, 1, 1, 0x8001, 0x8001, 99, bytesOf(DIGEST), 1);
-  encodeLeafRecord(table, 2, 2, 0x8001, 0x8001, 8192, bytesOf(OTHER_DIGEST));
-  t.deepEqual(table, expected);
-  const payload = Buffer.concat([table, Buffer.alloc(100 + 99 + 8192)]);
+  const table = new LeafTable(3);
+  table.write(0, 0, 0x8001, 0x8001, 100, bytesOf(DIGEST));
+  table.write(1, 1, 0x8001, 0x8001, 99, bytesOf(DIGEST), 1);
+  table.write(2, 2, 0x8001, 0x8001, 8192, bytesOf(OTHER_DIGEST));
+  t.deepEqual(table.bytes, expected);
+  const payload = Buffer.concat([table.bytes, Buffer.alloc(100 + 99 + 8192)]);
   const header: FrameHeader = { ...LEAVES.fields, length: payload.length, count: 3, base: 0, payloadChecksum: 0 };
   t.deepEqual(
     decodeLeafRecords(header, payload, LARGEST_REGION, ['lz4', 'zstd']).map(({ stored, codec }) => [stored, codec]),

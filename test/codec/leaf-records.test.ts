@@ -4,10 +4,9 @@ import type { Compression } from '@ballast/shared/compression';
 import { BallastError, ErrorCode } from '@ballast/shared/errors';
 import {
   FrameType,
-  LEAF_RECORD_SIZE,
+  LeafTable,
   MAX_BATCH_LEAVES,
   decodeLeafRecords,
-  encodeLeafRecord,
   leafTableSize,
   type FrameHeader,
   type LeafRecord,
@@ -56,16 +55,19 @@ function naiveOf({ leaf, mask, sent, digest }: Leaf): NaiveLeaf {
 
 testProp('the fast encoder writes what the naive decoder reads', [someLeaves], (t, leaves) => {
   const base = leaves[0]?.leaf ?? 0;
-  const table = Buffer.alloc(leaves.length * LEAF_RECORD_SIZE, 0xff);
+  const table = new LeafTable(leaves.length);
+  table.bytes.fill(0xff);
   for (const [index, { leaf, mask, sent, digest }] of leaves.entries()) {
-    encodeLeafRecord(table, index, leaf - base, mask, sent, 4096 * naivePopCount(sent), digest);
+    table.write(index, leaf - base, mask, sent, 4096 * naivePopCount(sent), digest);
   }
-  const read = leaves.map((_, index) => readNaiveLeaf(BigInt(base), table.subarray(48 * index, 48 * (index + 1))));
+  const read = leaves.map((_, index) =>
+    readNaiveLeaf(BigInt(base), table.bytes.subarray(48 * index, 48 * (index + 1))),
+  );
   t.deepEqual(
     read.map((record) => ({ ...record, digest: new Uint8Array(record.digest) })),
     leaves.map((leaf) => naiveOf(leaf)),
   );
-  t.deepEqual(table, Buffer.concat(leaves.map((leaf) => writeNaiveLeaf(BigInt(base), naiveOf(leaf)))));
+  t.deepEqual(table.bytes, Buffer.concat(leaves.map((leaf) => writeNaiveLeaf(BigInt(base), naiveOf(leaf)))));
 });
 
 testProp('the fast decoder reads what the naive encoder writes', [someLeaves], (t, leaves) => {
@@ -275,10 +277,10 @@ for (const { what, records = [{}], base = 0, count, spoil, regionBytes = LARGEST
 }
 
 test('a leaf may take less than its pages only where it may be compressed, but never nothing', (t) => {
-  const table = Buffer.alloc(48);
+  const table = new LeafTable(1);
   const decode = (stored: number, ...compressions: Compression[]): LeafRecord[] => {
-    encodeLeafRecord(table, 0, 0, 0x0007, 0x0005, stored, DIGEST);
-    const payload = Buffer.concat([table, Buffer.alloc(stored)]);
+    table.write(0, 0, 0x0007, 0x0005, stored, DIGEST);
+    const payload = Buffer.concat([table.bytes, Buffer.alloc(stored)]);
     return decodeLeafRecords(headerOf(1, 0, payload.length), payload, LARGEST_REGION, compressions);
   };
   for (const stored of [1, 100, 8191]) {
@@ -291,10 +293,10 @@ test('a leaf may take less than its pages only where it may be compressed, but n
 });
 
 test('a leaf may name each compression that was agreed on, and no other', (t) => {
-  const table = Buffer.alloc(48);
+  const table = new LeafTable(1);
   const decode = (codec: number, ...compressions: Compression[]): LeafRecord[] => {
-    encodeLeafRecord(table, 0, 0, 0x0007, 0x0005, 100, DIGEST, codec);
-    const payload = Buffer.concat([table, Buffer.alloc(100)]);
+    table.write(0, 0, 0x0007, 0x0005, 100, DIGEST, codec);
+    const payload = Buffer.concat([table.bytes, Buffer.alloc(100)]);
     return decodeLeafRecords(headerOf(1, 0, payload.length), payload, LARGEST_REGION, compressions);
   };
   t.like(decode(0, 'lz4', 'zstd')[0], { stored: 100, codec: 0 });
@@ -307,9 +309,9 @@ test('a leaf may name each compression that was agreed on, and no other', (t) =>
 
 test('what a frame carries is counted before it is compressed', (t) => {
   const payloadFor = (leaves: number): Buffer => {
-    const table = Buffer.alloc(48 * leaves);
-    for (let leaf = 0; leaf < leaves; leaf++) encodeLeafRecord(table, leaf, leaf, 0xffff, 0xffff, 10, DIGEST);
-    return Buffer.concat([table, Buffer.alloc(10 * leaves)]);
+    const table = new LeafTable(leaves);
+    for (let leaf = 0; leaf < leaves; leaf++) table.write(leaf, leaf, 0xffff, 0xffff, 10, DIGEST);
+    return Buffer.concat([table.bytes, Buffer.alloc(10 * leaves)]);
   };
   const decode = (leaves: number): LeafRecord[] => {
     const payload = payloadFor(leaves);

@@ -12,10 +12,9 @@ import {
   Dialect,
   FrameType,
   HoldingsEncoder,
-  LEAF_RECORD_SIZE,
+  LeafTable,
   SESSION_SIZE,
   decodeLeafRecords,
-  encodeLeafRecord,
   type ControlOf,
   type HeldLeaf,
   type LeafRecord,
@@ -387,7 +386,7 @@ async function sendLeavesOf(
   digest?: Buffer,
 ): Promise<void> {
   const [base = 0] = leaves;
-  const table = Buffer.alloc(leaves.length * LEAF_RECORD_SIZE);
+  const table = new LeafTable(leaves.length);
   const pages: Buffer[] = [];
   for (const [index, leaf] of leaves.entries()) {
     const all = CONTENTS.subarray(leaf * LEAF, (leaf + 1) * LEAF);
@@ -395,13 +394,13 @@ async function sendLeavesOf(
       if ((sent & (1 << page)) !== 0) pages.push(all.subarray(page * PAGE, (page + 1) * PAGE));
     const stored =
       Array.from({ length: 16 }, (_, page) => (sent >> page) & 1).reduce((sum, bit) => sum + bit, 0) * PAGE;
-    encodeLeafRecord(table, index, leaf - base, 0xffff, sent, stored, digest ?? digestOf(all));
+    table.write(index, leaf - base, 0xffff, sent, stored, digest ?? digestOf(all));
   }
   await connection.send({
     type: FrameType.leaves,
     count: leaves.length,
     base,
-    checked: table,
+    checked: table.bytes,
     pages: Buffer.concat(pages),
   });
 }
@@ -517,18 +516,9 @@ test('a sender that commits before anything was verified is given up', async (t)
 
 /** Sends a leaf with all of its pages in so many bytes, whatever they are. */
 async function sendStored(connection: Connection, leaf: number, stored: Buffer, codec = 0): Promise<void> {
-  const table = Buffer.alloc(LEAF_RECORD_SIZE);
-  encodeLeafRecord(
-    table,
-    0,
-    0,
-    0xffff,
-    0xffff,
-    stored.length,
-    digestOf(CONTENTS.subarray(leaf * LEAF, (leaf + 1) * LEAF)),
-    codec,
-  );
-  await connection.send({ type: FrameType.leaves, count: 1, base: leaf, checked: table, pages: stored });
+  const table = new LeafTable(1);
+  table.write(0, 0, 0xffff, 0xffff, stored.length, digestOf(CONTENTS.subarray(leaf * LEAF, (leaf + 1) * LEAF)), codec);
+  await connection.send({ type: FrameType.leaves, count: 1, base: leaf, checked: table.bytes, pages: stored });
 }
 
 const LEAF_0 = CONTENTS.subarray(0, LEAF);
@@ -631,11 +621,11 @@ test('a sender that packs more pages into a frame than a frame may have is given
   const { ended } = await receiveFrom(
     t,
     async (connection) => {
-      const table = Buffer.alloc(17 * LEAF_RECORD_SIZE);
+      const table = new LeafTable(17);
       for (let leaf = 0; leaf < 17; leaf++)
-        encodeLeafRecord(table, leaf, leaf, 0xffff, 0xffff, COMPRESSED.length, digestOf(LEAF_0));
+        table.write(leaf, leaf, 0xffff, 0xffff, COMPRESSED.length, digestOf(LEAF_0));
       const pages = Buffer.concat(Array.from({ length: 17 }, () => COMPRESSED));
-      await connection.send({ type: FrameType.leaves, count: 17, base: 0, checked: table, pages });
+      await connection.send({ type: FrameType.leaves, count: 17, base: 0, checked: table.bytes, pages });
     },
     undefined,
     { compress: 'lz4' },

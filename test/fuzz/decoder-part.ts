@@ -12,8 +12,7 @@ import {
   decodeLeafRecords,
   decodeRanges,
   decodeWhiteouts,
-  encodeLeafRecord,
-  LEAF_RECORD_SIZE,
+  LeafTable,
   type Frame,
 } from '@ballast/shared/protocol';
 import { popCount } from '@ballast/shared/memory';
@@ -295,16 +294,16 @@ function ascendingLeaves(random: Random, pages: number): number[] {
 function leavesFrame(random: Random, pages: number): WireFrame {
   const leaves = ascendingLeaves(random, pages);
   const [base = 0] = leaves;
-  const table = Buffer.alloc(leaves.length * LEAF_RECORD_SIZE);
+  const table = new LeafTable(leaves.length);
   let bytes = 0;
   for (const [index, leaf] of leaves.entries()) {
     const mask = someMask(random, leaf, pages);
     // Few of them carry pages: what is to be broken is the table.
     const sent = random.oneIn(6) ? mask & random.below(65536) : 0;
-    encodeLeafRecord(table, index, leaf - base, mask, sent, popCount(sent) * PAGE, ZERO_DIGEST);
+    table.write(index, leaf - base, mask, sent, popCount(sent) * PAGE, ZERO_DIGEST);
     bytes += popCount(sent) * PAGE;
   }
-  return wireFrame(Type.leaves, Buffer.concat([table, Buffer.alloc(bytes)]), { count: leaves.length, base });
+  return wireFrame(Type.leaves, Buffer.concat([table.bytes, Buffer.alloc(bytes)]), { count: leaves.length, base });
 }
 
 const ZERO_DIGEST = Buffer.alloc(32);

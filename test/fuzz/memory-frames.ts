@@ -1,6 +1,6 @@
 import { codecOf } from '@ballast/shared/compression';
 import { digestOf } from '@ballast/shared/integrity';
-import { LEAF_RECORD_SIZE, RangeEncoder, WhiteoutEncoder, encodeLeafRecord } from '@ballast/shared/protocol';
+import { LEAF_RECORD_SIZE, LeafTable, RangeEncoder, WhiteoutEncoder } from '@ballast/shared/protocol';
 import { PAGE, leavesOf, pageOf, type FakeRegion } from './fake-memory.js';
 import type { Random } from './random.js';
 import { Type, mutateFrame, wireFrame, type WireFrame } from './wire-frame.js';
@@ -36,14 +36,14 @@ export interface SentLeaf {
 
 export function leavesFrame(region: number, leaves: readonly SentLeaf[]): WireFrame {
   const base = leaves[0]?.leaf ?? 0;
-  const table = Buffer.alloc(leaves.length * LEAF_RECORD_SIZE);
+  const table = new LeafTable(leaves.length);
   const pages: Buffer[] = [];
   for (const [index, { leaf, mask, sent, pages: all, digest }] of leaves.entries()) {
     const chosen = all.filter((_, n) => (sent & nthBit(mask, n)) !== 0);
-    encodeLeafRecord(table, index, leaf - base, mask, sent, chosen.length * PAGE, digest);
+    table.write(index, leaf - base, mask, sent, chosen.length * PAGE, digest);
     pages.push(...chosen);
   }
-  return wireFrame(Type.leaves, Buffer.concat([table, ...pages]), { region, count: leaves.length, base });
+  return wireFrame(Type.leaves, Buffer.concat([table.bytes, ...pages]), { region, count: leaves.length, base });
 }
 
 /** The n-th bit that is set. */

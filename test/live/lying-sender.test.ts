@@ -8,15 +8,7 @@ import type { ExecutionContext } from 'ava';
 import { receiveMemory } from '@ballast/receiver';
 import { BallastError, ErrorCode } from '@ballast/shared/errors';
 import { digestOf, emptyManifest, manifestRoot } from '@ballast/shared/integrity';
-import {
-  Dialect,
-  FrameType,
-  LEAF_RECORD_SIZE,
-  RangeEncoder,
-  SESSION_SIZE,
-  encodeLeafRecord,
-  type Summary,
-} from '@ballast/shared/protocol';
+import { Dialect, FrameType, LeafTable, RangeEncoder, SESSION_SIZE, type Summary } from '@ballast/shared/protocol';
 import { dial, type Address, type Connection } from '@ballast/shared/transport';
 import { guestTest } from '../qemu/guest-test.js';
 import { QmpClient } from '../qemu/qmp.js';
@@ -117,10 +109,10 @@ async function sendRange(to: Connection, start: number, end: number): Promise<vo
 async function sendLeaf(to: Connection, leaf: number, mask: number, sent: number): Promise<void> {
   const count = (bits: number): number => bits.toString(2).replaceAll('0', '').length;
   const pages = Buffer.concat(Array.from({ length: count(sent) }, () => PAGE));
-  const table = Buffer.alloc(LEAF_RECORD_SIZE);
+  const table = new LeafTable(1);
   const all = Buffer.concat(Array.from({ length: count(mask) }, () => PAGE));
-  encodeLeafRecord(table, 0, 0, mask, sent, pages.length, digestOf(all));
-  await to.send({ type: FrameType.leaves, region: 0, count: 1, base: leaf, checked: table, pages });
+  table.write(0, 0, mask, sent, pages.length, digestOf(all));
+  await to.send({ type: FrameType.leaves, region: 0, count: 1, base: leaf, checked: table.bytes, pages });
 }
 
 /** Tells all of an empty memory, and begins round 2. */

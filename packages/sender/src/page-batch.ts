@@ -1,4 +1,4 @@
-import { LEAF_RECORD_SIZE, MAX_BATCH_BYTES, MAX_BATCH_LEAVES, encodeLeafRecord } from '@ballast/shared/protocol';
+import { LEAF_RECORD_SIZE, LeafTable, MAX_BATCH_BYTES, MAX_BATCH_LEAVES } from '@ballast/shared/protocol';
 import { LEAF_SIZE } from '@ballast/shared/memory';
 import type { Connection } from '@ballast/shared/transport';
 import type { LeafCompression } from './compression/leaf-compression.js';
@@ -16,7 +16,7 @@ import { packPages } from './page-packing.js';
  */
 export class PageBatch {
   readonly memory = Buffer.from(new ArrayBuffer(MAX_BATCH_BYTES));
-  #table = Buffer.alloc(MAX_BATCH_LEAVES * LEAF_RECORD_SIZE);
+  #table = new LeafTable(MAX_BATCH_LEAVES);
   #filled = 0;
   #pageBytes = 0;
   #count = 0;
@@ -82,7 +82,7 @@ export class PageBatch {
     let [stored, codec] = [sentBytes, 0];
     if (this.#compression !== undefined && sentBytes > 0)
       ({ stored, codec } = this.#compression.shrink(this.memory.subarray(this.#filled, this.#filled + sentBytes)));
-    encodeLeafRecord(this.#table, this.#count, leaf - this.#base, mask, sent, stored, digest, codec);
+    this.#table.write(this.#count, leaf - this.#base, mask, sent, stored, digest, codec);
     this.#filled += stored;
     this.#pageBytes += sentBytes;
     this.#count++;
@@ -91,7 +91,7 @@ export class PageBatch {
   /** The frame's payload: views, valid until `clear`. */
   payload(): { table: Buffer; pages: Buffer } {
     return {
-      table: this.#table.subarray(0, this.#count * LEAF_RECORD_SIZE),
+      table: this.#table.bytes.subarray(0, this.#count * LEAF_RECORD_SIZE),
       pages: this.memory.subarray(0, this.#filled),
     };
   }

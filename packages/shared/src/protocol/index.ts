@@ -6,7 +6,7 @@ export { FrameDecoder } from './decoder.js';
 export type { Frame, Opening } from './decoder.js';
 export { decodeHeader, encodeHeader } from './header.js';
 export type { FrameHeader } from './header.js';
-export { decodeLeafRecords, encodeLeafRecord, leafTableSize } from './leaf-records.js';
+export { LeafTable, decodeLeafRecords, leafTableSize } from './leaf-records.js';
 export type { LeafRecord } from './leaf-records.js';
 export { RangeEncoder, decodeRanges } from './ranges.js';
 export type { PageRun } from './ranges.js';

@@ -35,24 +35,27 @@ export interface LeafRecord {
   readonly digest: Buffer;
 }
 
-/** Writes record `index` of a table. `leaf` is relative to the frame's base, `codec` counts the agreed compressions. */
-export function encodeLeafRecord(
-  table: Buffer,
-  index: number,
-  leaf: number,
-  mask: number,
-  sent: number,
-  stored: number,
-  digest: Uint8Array,
-  codec = 0,
-): void {
-  const at = index * LEAF_RECORD_SIZE;
-  table.writeUInt32LE(leaf, at);
-  table.writeUInt16LE(mask, at + 4);
-  table.writeUInt16LE(sent, at + 6);
-  table.writeUInt32LE(stored, at + 8);
-  table.writeUInt32LE(codec, at + 12);
-  table.set(digest, at + 16);
+/** The table of a leaves frame in the making. By a DataView: Buffer's methods are JavaScript, which V8 compiles first. */
+export class LeafTable {
+  /** Bytes of all records that there is room for. */
+  readonly bytes: Buffer;
+  readonly #view: DataView;
+
+  constructor(capacity: number) {
+    this.bytes = Buffer.alloc(capacity * LEAF_RECORD_SIZE);
+    this.#view = new DataView(this.bytes.buffer, this.bytes.byteOffset, this.bytes.length);
+  }
+
+  /** Writes record `index`. `leaf` is relative to the frame's base, `codec` counts the agreed compressions. */
+  write(index: number, leaf: number, mask: number, sent: number, stored: number, digest: Uint8Array, codec = 0): void {
+    const at = index * LEAF_RECORD_SIZE;
+    this.#view.setUint32(at, leaf, true);
+    this.#view.setUint16(at + 4, mask, true);
+    this.#view.setUint16(at + 6, sent, true);
+    this.#view.setUint32(at + 8, stored, true);
+    this.#view.setUint32(at + 12, codec, true);
+    this.bytes.set(digest, at + 16);
+  }
 }
 
 function malformed(what: string): BallastError {
