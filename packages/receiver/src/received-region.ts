@@ -1,7 +1,7 @@
 import { BallastError, ErrorCode } from '@ballast/shared/errors';
 import { RegionManifest, addEntries, digestOf, entriesOf, type ManifestEntries } from '@ballast/shared/integrity';
-import { Cause, type Stopwatch } from '@ballast/shared/measure';
-import { LEAF_PAGES, LEAF_SIZE, PAGE_SIZE, PageCoverage, type CoveredBlock } from '@ballast/shared/memory';
+import { ByteCount, Cause, type Stopwatch } from '@ballast/shared/measure';
+import { LEAF_PAGES, LEAF_SIZE, PAGE_SIZE, PageCoverage, offsetOf, type CoveredBlock } from '@ballast/shared/memory';
 import {
   MAX_LEAF_ATTEMPTS,
   decodeLeafRecords,
@@ -18,8 +18,8 @@ import type { RegionStore } from './destination/region-store.js';
 /** Leaves that may be wrong at once; more of them are no accident on the way. */
 const MAX_WRONG_LEAVES = 65536;
 const NO_DIGEST = Buffer.alloc(0);
-/** Bytes written before they are read back: few enough to be in the cache still. */
-const STORE_BYTES = 256 << 10;
+/** Pages written before they are read back: few enough to be in the cache still. */
+const STORE_PAGES = 64;
 
 /** What one channel received of a region, for the thread that puts the parts together. */
 export interface ReceivedPart {
@@ -48,7 +48,7 @@ export class ReceivedRegion {
   /** Leaves that did not arrive as they were sent, and are expected again: how often each was wrong. */
   readonly #wrong = new Map<number, number>();
   #leaf = Buffer.alloc(LEAF_SIZE);
-  #sentBytes = 0;
+  readonly #sent = new ByteCount();
 
   constructor(index: number, store: RegionStore, readsBack: boolean, basis: Basis | undefined, stopwatch: Stopwatch) {
     this.#index = index;
@@ -67,7 +67,7 @@ export class ReceivedRegion {
 
   /** Bytes of pages that came. */
   get sentBytes(): number {
-    return this.#sentBytes;
+    return this.#sent.bytes;
   }
 
   get wrongLeaves(): readonly number[] {
@@ -203,24 +203,25 @@ export class ReceivedRegion {
 
   /** Runs of pages that touch in the file touch in the payload, too: each is one write and one read. */
   #storePages(records: readonly LeafRecord[], pages: Buffer): void {
-    let run = { offset: -1, at: 0, length: 0 };
+    let run = { page: -1, at: 0, pages: 0 };
     const store = (): void => {
-      if (run.length === 0) return;
-      const bytes = pages.subarray(run.at, run.at + run.length);
-      this.store.write(run.offset, bytes);
-      if (this.#readsBack) this.store.read(run.offset, bytes);
-      this.#sentBytes += run.length;
+      if (run.pages === 0) return;
+      const bytes = pages.subarray(run.at, run.at + run.pages * PAGE_SIZE);
+      const offset = offsetOf(run.page);
+      this.store.write(offset, bytes);
+      if (this.#readsBack) this.store.read(offset, bytes);
+      this.#sent.add(bytes.length);
     };
     for (const { leaf, sent, at } of records) {
       let from = at;
-      for (let page = 0; page < LEAF_PAGES; page++) {
-        if ((sent & (1 << page)) === 0) continue;
-        const offset = leaf * LEAF_SIZE + page * PAGE_SIZE;
-        if (offset !== run.offset + run.length || run.length >= STORE_BYTES) {
+      for (let n = 0; n < LEAF_PAGES; n++) {
+        if ((sent & (1 << n)) === 0) continue;
+        const page = leaf * LEAF_PAGES + n;
+        if (page !== run.page + run.pages || run.pages >= STORE_PAGES) {
           store();
-          run = { offset, at: from, length: 0 };
+          run = { page, at: from, pages: 0 };
         }
-        run.length += PAGE_SIZE;
+        run.pages++;
         from += PAGE_SIZE;
       }
     }

@@ -19,6 +19,7 @@ import { silentAnnouncer, type AnnounceCounts } from './announcer.js';
 import { readBalloonMap, type BalloonMap, type BalloonOrigin } from './balloon/balloon-map.js';
 import { checkSource } from './check-source.js';
 import { channelsFor } from './channel/channel-count.js';
+import { ChannelGauges } from './channel/gauges.js';
 import { CompressionChoice, agreedCompressions, checkCompression, compressionTerms } from './compression/choice.js';
 import { aborted, connectToReceiver } from './connect.js';
 import { FullPass } from './full-pass.js';
@@ -138,7 +139,7 @@ class Session implements Attempts<TransferResult> {
   readonly #measurement: SideMeasurement | undefined;
   /** What all connections together have cost. */
   readonly #announced: AnnounceCounts = { whiteouts: 0, mapBytes: 0 };
-  readonly #walked: WalkCounts = { scannedBytes: 0, sentBytes: 0, storedBytes: 0, tableBytes: 0 };
+  readonly #walked: WalkCounts = new ChannelGauges();
   #earlierWireBytes = 0;
   /** On the connection at hand. */
   #pass: FullPass | undefined;
@@ -284,7 +285,7 @@ class Session implements Attempts<TransferResult> {
         }
         if (round === MAX_RESEND_ROUNDS)
           throw new BallastError(ErrorCode.PROTOCOL, `${connection.peer} never stops asking for leaves again`);
-        const again: WalkCounts = { scannedBytes: 0, sentBytes: 0, storedBytes: 0, tableBytes: 0 };
+        const again: WalkCounts = new ChannelGauges();
         for (const [index, region] of regions.entries()) {
           await sendLeaves(region.reads, leavesAgain(answer.leaves, index, planOf(plans, index)), {
             connection,

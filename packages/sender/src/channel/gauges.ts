@@ -14,7 +14,7 @@ const GAUGES = Object.keys(Gauge).length;
 
 /**
  * What one channel has done so far, in memory that its thread writes and the session's thread reads: neither waits for
- * the other. Bytes, where the name does not say otherwise.
+ * the other. Bytes, where the name does not say otherwise. Of use without a thread, too: see `ByteCount`.
  */
 export class ChannelGauges implements WalkCounts, AnnounceCounts {
   readonly memory: SharedArrayBuffer;

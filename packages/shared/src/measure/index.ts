@@ -1,4 +1,5 @@
 export { explainedShare, type Account, type ThreadAccount } from './account.js';
+export { ByteCount } from './byte-count.js';
 export { CAUSE_NAMES, Cause, type CauseName } from './cause.js';
 export { describeMachine, type Machine } from './machine.js';
 export { watchPeakMemory } from './peak-memory.js';

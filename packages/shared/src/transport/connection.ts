@@ -14,7 +14,7 @@ import {
   type FrameDecoder,
   type Opening,
 } from '../protocol/index.js';
-import { Cause, noStopwatch, type Stopwatch } from '../measure/index.js';
+import { ByteCount, Cause, noStopwatch, type Stopwatch } from '../measure/index.js';
 import { acknowledgedBytes } from './acknowledged.js';
 import { duplicateDescriptor } from './descriptor.js';
 import { boundKernelBuffers } from './kernel-buffers.js';
@@ -102,8 +102,8 @@ export class Connection {
   #sequence = 0;
   #inFlight = 0;
   #maxInFlight: number;
-  #bytesOut = 0;
-  #bytesIn = 0;
+  #bytesOut: ByteCount;
+  #bytesIn = new ByteCount();
   #lastOut = Date.now();
   /** When the peer last sent a whole frame, or a good piece of one. */
   #lastIn = Date.now();
@@ -158,26 +158,24 @@ export class Connection {
       },
       Math.max(20, this.#quietMs / 2),
     );
+    this.#bytesOut = new ByteCount(options.sent?.bytes);
     if (options.sent === undefined) this.#write([PREAMBLE]);
-    else {
-      this.#sequence = options.sent.frames;
-      this.#bytesOut = options.sent.bytes;
-    }
+    else this.#sequence = options.sent.frames;
   }
 
   /** Bytes that this side has sent, preamble and headers included. */
   get bytesOut(): number {
-    return this.#bytesOut;
+    return this.#bytesOut.bytes;
   }
 
   /** Bytes that came from the peer and were decoded. */
   get bytesIn(): number {
-    return this.#bytesIn;
+    return this.#bytesIn.bytes;
   }
 
   /** Bytes of TCP that the other host has acknowledged; where that is not known, bytes that this kernel has taken. */
   get bytesArrived(): number {
-    return acknowledgedBytes(this.#socket) ?? this.#bytesOut - this.#inFlight;
+    return acknowledgedBytes(this.#socket) ?? this.bytesOut - this.#inFlight;
   }
 
   /** Why the connection is unusable, once it is. */
@@ -317,7 +315,7 @@ export class Connection {
     clearInterval(this.#clock);
     this.#failure = new BallastError(ErrorCode.INTERNAL, `the connection to ${this.peer} was given away`);
     this.#socket.destroy();
-    return { fd, rest: Buffer.concat(this.#stalled), sent: { frames: this.#sequence, bytes: this.#bytesOut } };
+    return { fd, rest: Buffer.concat(this.#stalled), sent: { frames: this.#sequence, bytes: this.bytesOut } };
   }
 
   /**
@@ -423,7 +421,7 @@ export class Connection {
   }
 
   #heard(bytes: number): void {
-    this.#bytesIn += bytes;
+    this.#bytesIn.add(bytes);
     this.#bytesOfFrame += bytes;
     if (this.#bytesOfFrame >= (SLOWEST_BYTES_PER_SECOND * this.#timeoutMs) / 1000) this.#alive();
   }
@@ -475,7 +473,7 @@ export class Connection {
     const bytes = pieces.reduce((sum, piece) => sum + piece.length, 0);
     this.#lastOut = Date.now();
     this.#inFlight += bytes;
-    this.#bytesOut += bytes;
+    this.#bytesOut.add(bytes);
     const flushed = (): void => {
       this.#inFlight -= bytes;
       onFlushed?.();
@@ -510,7 +508,7 @@ export class Connection {
       return new BallastError(ErrorCode.TLS, `the connection to ${this.peer} ended: ${handshake}`, { cause });
     const reason = cause === undefined ? 'it closed the connection' : (systemCode(cause) ?? cause.message);
     // What a TLS listener does with a peer that does not speak TLS.
-    const silent = this.#bytesIn === 0 ? ', without a word; if it uses TLS, so must this side' : '';
+    const silent = this.bytesIn === 0 ? ', without a word; if it uses TLS, so must this side' : '';
     return new BallastError(
       ErrorCode.CONNECTION_LOST,
       `the connection to ${this.peer} was lost before the transfer was complete (${reason}${silent})`,
@@ -522,7 +520,7 @@ export class Connection {
   #tick(): void {
     const now = Date.now();
     const isOpen = this.#failure === undefined && this.#socket.writable;
-    if (isOpen) this.#threshold?.look(this.#bytesIn);
+    if (isOpen) this.#threshold?.look(this.bytesIn);
     if (now - this.#lastOut >= this.#quietMs && this.#inFlight === 0 && isOpen) {
       this.#sendHeartbeat();
     }
