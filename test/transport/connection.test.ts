@@ -8,8 +8,8 @@ import { accept, dial, type Connection, type OutgoingFrame } from '@ballast/shar
 import { READS, controlFrames, greeting, openPair, openWithStranger, pause, settlesWithin } from './pair.js';
 
 const MIB = 1 << 20;
-/** What waits in a process that sends: 4 MiB, and the frame that went beyond. */
-const MOST_IN_FLIGHT = 5 * MIB + 65536;
+/** What waits in a process that sends: 1 MiB, and the frame that went beyond. */
+const MOST_IN_FLIGHT = 2 * MIB + 65536;
 
 /** The same bytes for the same seed, others for others. */
 function filled(length: number, seed: number): Buffer {
@@ -450,10 +450,10 @@ for (const reads of READS) {
     const sending = sendForever(connection);
     t.false(await settlesWithin(sending, 300));
     const closed = connection.abort(new BallastError(ErrorCode.SOURCE_CHANGED, 'the source shrank'));
-    // About 3 MiB a second, however seldom this loop gets its turn: what waits takes longer than a mute peer is waited for.
+    // About 1 MiB a second, however seldom this loop gets its turn: what waits takes longer than a mute peer is waited for.
     const started = performance.now();
     let taken = 0;
-    const isAhead = (): boolean => taken > (performance.now() - started) * 3200;
+    const isAhead = (): boolean => taken > (performance.now() - started) * 1000;
     stranger.on('data', (chunk: Buffer) => {
       taken += chunk.length;
       if (isAhead()) stranger.pause();

@@ -17,8 +17,6 @@ export interface ConnectOptions {
   readonly signal: AbortSignal | undefined;
   /** Which channel it is to be of a session that was begun before. Default: it begins one. */
   readonly channel?: number;
-  /** Bytes that may wait in this process. Default: as `Connection` has it. */
-  readonly inFlightBytes?: number;
 }
 
 /**
@@ -27,7 +25,7 @@ export interface ConnectOptions {
  */
 export async function connectToReceiver(
   address: Address,
-  { connectMs, timeoutMs, tls, signal, channel, inFlightBytes }: ConnectOptions,
+  { connectMs, timeoutMs, tls, signal, channel }: ConnectOptions,
 ): Promise<Connection> {
   const name = formatAddress(address);
   const { socket, ready, start, distrust } = dial({ ...address, tls, channel });
@@ -69,11 +67,7 @@ export async function connectToReceiver(
     socket.destroy();
     throw error;
   }
-  const connection = start({
-    timeoutMs,
-    peer: `the receiver at ${name}`,
-    ...(inFlightBytes === undefined ? {} : { inFlightBytes }),
-  });
+  const connection = start({ timeoutMs, peer: `the receiver at ${name}` });
   const reason = distrust();
   if (reason === undefined) return connection;
   const distrusted = new BallastError(

@@ -18,11 +18,6 @@ import type { RegionPlan } from './strategy.js';
 
 /** Milliseconds that a channel may take to connect: the session's connection stands. */
 const CONNECT_MS = 4000;
-/** Bytes that wait in this process for the kernel, in all channels together. */
-const IN_FLIGHT_BYTES = 4 << 20;
-const MIN_IN_FLIGHT_BYTES = 1 << 20;
-/** Batches in use at once: those that the socket holds (4 MiB at most), one being filled, and one to spare. */
-const BATCHES = 8;
 
 export interface FullPassOptions {
   readonly source: MemorySource;
@@ -60,11 +55,7 @@ export class FullPass {
 
   constructor(options: FullPassOptions) {
     this.#options = options;
-    this.pool = new BatchPool(
-      BATCHES,
-      batchLimit(options.bandwidth),
-      leafCompression(options.compress, options.compressions),
-    );
+    this.pool = new BatchPool(batchLimit(options.bandwidth), leafCompression(options.compress, options.compressions));
   }
 
   /** Whether its channels failed because there was no more of something that they need: another pass does without. */
@@ -169,7 +160,6 @@ export class FullPass {
       connectMs: Math.min(timeoutMs, CONNECT_MS),
       timeoutMs,
       bandwidth: bandwidth / count,
-      inFlightBytes: Math.max(IN_FLIGHT_BYTES / count, MIN_IN_FLIGHT_BYTES),
       session,
       measure: measurement !== undefined,
       dialect,

@@ -103,20 +103,21 @@ export class PageBatch {
   }
 }
 
+/** In use at once: what the socket holds, of compressed ones several, and one being filled. */
+const MOST_BATCHES = 4;
+
 /** A fixed number of batches that go round: filled, handed to the socket, and filled again when the kernel has taken them. */
 export class BatchPool {
   #free: PageBatch[] = [];
-  #unmade: number;
+  #unmade = MOST_BATCHES;
   readonly #limit: number;
   readonly compression: LeafCompression | undefined;
 
   /**
-   * @param size batches, each a little over 1 MiB, made when first needed
    * @param limit bytes of pages after which a batch counts as full
    * @param compression of the leaves in all of them
    */
-  constructor(size: number, limit: number, compression: LeafCompression | undefined) {
-    this.#unmade = size;
+  constructor(limit: number, compression: LeafCompression | undefined) {
     this.#limit = limit;
     this.compression = compression;
   }

@@ -18,7 +18,6 @@ export interface ChannelTask {
   /** How many channels the session has. */
   readonly channels: number;
   readonly timeoutMs: number;
-  readonly inFlightBytes: number;
   /** Bytes a second that this channel sends at most; Infinity for no cap. */
   readonly bandwidth: number;
   readonly session: Uint8Array;

@@ -15,8 +15,6 @@ import { ChannelGauges } from './gauges.js';
 import { Stretches, pagesOf, type Stretch } from './stretches.js';
 import type { ChannelReport, ChannelStop, ChannelTask } from './task.js';
 
-/** Batches in use at once; fewer than a session that is alone has, since there are several channels. */
-const BATCHES = 5;
 /** Milliseconds between two readings of the connection's counters. */
 const GAUGE_MS = 100;
 
@@ -26,11 +24,11 @@ async function runChannel(
   report: (report: ChannelReport) => void,
   stop: AbortSignal,
 ): Promise<void> {
-  const { to, tls, connectMs, timeoutMs, inFlightBytes } = task;
+  const { to, tls, connectMs, timeoutMs } = task;
   const stopwatch = task.measure ? new RunningStopwatch() : undefined;
   stopwatch?.switchTo(Cause.agree);
   const connection = await connectToReceiver(to, {
-    ...{ connectMs, timeoutMs, inFlightBytes, tls },
+    ...{ connectMs, timeoutMs, tls },
     signal: stop,
     channel: task.index,
   });
@@ -82,7 +80,7 @@ async function sendStretches(connection: Connection, task: ChannelTask, work: Ch
   const stretches = Stretches.of(task.stretches);
   const cursor = new Int32Array(task.cursor);
   const compression = leafCompression(task.compress, task.compressions);
-  const pool = new BatchPool(BATCHES, batchLimit(task.bandwidth), compression);
+  const pool = new BatchPool(batchLimit(task.bandwidth), compression);
   /** The next stretch, asked about a stretch ahead so that the answer is there when it is needed. */
   const claim = async (): Promise<Stretch | undefined> => {
     const stretch = stretches.at(Atomics.add(cursor, 0, 1));

@@ -23,8 +23,11 @@ import { ReceiveThreshold } from './receive-threshold.js';
 import { explainHandshake } from './tls-identity.js';
 import { writerOf, type Write } from './writes.js';
 
-/** Bytes handed to the socket and not yet taken by the kernel, above which `send` waits. */
-const MAX_IN_FLIGHT = 4 << 20;
+/**
+ * Bytes handed to the socket and not yet taken by the kernel, at which `send` waits: the kernel's own buffer keeps the link
+ * busy. No more than a frame waits here, so that the next one is made in the same memory, while the cache still has it.
+ */
+const MAX_IN_FLIGHT = 1 << 20;
 /**
  * Milliseconds after which a side that has nothing to say sends a heartbeat: a quarter of its timeout, and often enough
  * for a peer that has the shortest timeout that the programs take, which need not be ours.
@@ -43,7 +46,7 @@ const DISCARDED = Buffer.alloc(65536);
 /** Milliseconds that a closing side waits for the other to read why: again while much is still leaving, and in all. */
 const LINGER_MS = 1500;
 const LONGEST_LINGER_MS = 10_000;
-/** Bytes that must leave meanwhile for another wait. */
+/** Bytes that must arrive meanwhile for another wait. */
 const LINGER_BYTES = 65536;
 
 /** A frame to send: the header's fields that are not derived, and the payload in pieces. */
@@ -77,8 +80,6 @@ export interface ConnectionOptions {
   readonly peer: string;
   /** What was sent on the socket before it came here, this side's preamble first. Default: nothing. */
   readonly sent?: SentBefore;
-  /** Bytes handed to the socket and not yet taken by the kernel, above which `send` waits. Default: 4 MiB. */
-  readonly inFlightBytes?: number;
 }
 
 /**
@@ -101,7 +102,7 @@ export class Connection {
 
   #sequence = 0;
   #inFlight = 0;
-  #maxInFlight: number;
+  #maxInFlight = MAX_IN_FLIGHT;
   #bytesOut: ByteCount;
   #bytesIn = new ByteCount();
   #lastOut = Date.now();
@@ -135,7 +136,6 @@ export class Connection {
     this.#timeoutMs = options.timeoutMs;
     this.#quietMs = Math.min(options.timeoutMs / HEARTBEATS_PER_TIMEOUT, LONGEST_QUIET_MS);
     this.peer = options.peer;
-    this.#maxInFlight = options.inFlightBytes ?? MAX_IN_FLIGHT;
     socket.setNoDelay(true);
     socket.setKeepAlive(true, Math.min(options.timeoutMs, 15_000));
     socket.on('error', (error) => {
@@ -240,8 +240,8 @@ export class Connection {
   }
 
   /**
-   * Sends a frame. Resolves when there is room for another, not when this one has arrived: at most `inFlightBytes`
-   * (and one frame) wait in this process, less when it is paced.
+   * Sends a frame. Resolves when there is room for another, not when this one has arrived: at most 1 MiB and one
+   * frame wait in this process, less when it is paced.
    * @param onFlushed called once the kernel has taken the frame and its buffers may be reused, or never will
    * @throws the connection's failure
    */
@@ -406,10 +406,10 @@ export class Connection {
   /** Waits for the socket to close. On a slow link what was sent takes its time; a peer that reads nothing gets none. */
   async #closedSoon(): Promise<void> {
     const deadline = Date.now() + LONGEST_LINGER_MS;
-    let left = this.#socket.writableLength;
+    let arrived = this.bytesArrived;
     const timer = setInterval(() => {
-      if (left - this.#socket.writableLength < LINGER_BYTES || Date.now() >= deadline) this.#socket.destroy();
-      left = this.#socket.writableLength;
+      if (this.bytesArrived - arrived < LINGER_BYTES || Date.now() >= deadline) this.#socket.destroy();
+      arrived = this.bytesArrived;
     }, LINGER_MS);
     await this.#closed;
     clearInterval(timer);
