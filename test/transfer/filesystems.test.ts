@@ -70,15 +70,22 @@ onTmpfs('holes need no room: a large memory with little in it fits a small files
   t.is(firstWrongPage(copy, layout), undefined);
 });
 
-onTmpfs('a filesystem that fills up in the middle is a clean error when the check was waived', async (t) => {
-  const { source, mounted, copy } = await places(t);
-  await mount(t, mounted, 'tmpfs', 'size=8m');
-  writeMemoryFile(source, LARGE);
-  const { sent, received } = await attempt({ from: [source], to: [copy], receive: { checkSpace: false } });
-  t.is(codeOf(received), 'E_NO_SPACE', messageOf(received));
-  t.is(codeOf(sent), 'E_NO_SPACE', messageOf(sent));
-  t.false(existsSync(copy));
-});
+// Four channels store what comes through mappings, where a filesystem without room would be a signal.
+for (const [over, channels] of [
+  ['one connection', 1],
+  ['four channels', 4],
+] as const) {
+  onTmpfs(`a filesystem that fills up over ${over} is a clean error when the check was waived`, async (t) => {
+    const { source, mounted, copy } = await places(t);
+    await mount(t, mounted, 'tmpfs', 'size=8m');
+    writeMemoryFile(source, LARGE);
+    const receive = { checkSpace: false };
+    const { sent, received } = await attempt({ from: [source], to: [copy], send: { channels }, receive });
+    t.is(codeOf(received), 'E_NO_SPACE', messageOf(received));
+    t.is(codeOf(sent), 'E_NO_SPACE', messageOf(sent));
+    t.false(existsSync(copy));
+  });
+}
 
 onTmpfs('a filesystem that someone else fills in the middle is a clean error', async (t) => {
   const { source, mounted, copy } = await places(t);

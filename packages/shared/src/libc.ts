@@ -19,6 +19,7 @@ const MAP_SHARED = 1;
 const MAP_FIXED = 0x10;
 const MAP_NORESERVE = 0x4000;
 const MADV_POPULATE_READ = 22;
+const MADV_POPULATE_WRITE = 23;
 const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
 const LOCK_EX = 2;
 const LOCK_NB = 4;
@@ -152,6 +153,12 @@ export interface Mapping {
    * @param at byte of the window, a multiple of the page
    */
   populate(at: number, length: number): void;
+  /**
+   * Makes a part of what the window shows ready to be written, pages that the file lacks included.
+   * @param at byte of the window, a multiple of the page
+   * @returns false where that is not possible (no room, no memory, Linux before 5.14): touching it may be SIGBUS
+   */
+  makeWritable(at: number, length: number): boolean;
   unmap(): void;
 }
 
@@ -173,6 +180,7 @@ export function mapShared(fd: number, offset: number, length: number, writable: 
     populate(at, bytes) {
       madvise(address + BigInt(at), bytes, MADV_POPULATE_READ);
     },
+    makeWritable: (at, bytes) => madvise(address + BigInt(at), bytes, MADV_POPULATE_WRITE) === 0,
     unmap() {
       if (munmap(address, length) !== 0) throw failure('munmap');
     },

@@ -151,7 +151,7 @@ class ChannelThread {
     const stopwatch = this.#stopwatch ?? noStopwatch;
     connection.stopwatch = stopwatch;
     stopwatch.switchTo(Cause.agree);
-    const stores = this.#task.stores.map(openShared);
+    const stores = this.#task.stores.map((store) => openShared(store, this.#task.channels));
     const bases = stores.map((store, index) => {
       const copy = old[index];
       return holds ? new Basis(store, copy && new OldCopy(copy.fd, copy.path, copy.bytes)) : undefined;

@@ -3,6 +3,7 @@ import { dirname } from 'node:path';
 import { promisify } from 'node:util';
 import { BallastError, ErrorCode, systemCode } from '@ballast/shared/errors';
 import { HugePageStore } from './huge-page-store.js';
+import { MappedStore } from './mapped-store.js';
 import { PositionalStore, writeFailed, type RegionStore, type SharedStore } from './region-store.js';
 import { sinkStore } from './sink.js';
 
@@ -56,12 +57,20 @@ export function storeFor(
   return new HugePageStore(fd, path, bytes, hugePageBytes, mayHoldPages);
 }
 
-/** The store that another thread has opened, for as long as that one keeps it open. */
-export function openShared({ file, bytes, mayHoldPages }: SharedStore): RegionStore {
+/** Threads that write to a file of tmpfs at a time, from which on its lock costs more than page faults. */
+const MANY_WRITERS = 3;
+
+/**
+ * The store that another thread has opened, for as long as that one keeps it open.
+ * @param writers how many threads write to it
+ */
+export function openShared({ file, bytes, mayHoldPages }: SharedStore, writers: number): RegionStore {
   if (file === undefined) return sinkStore(bytes);
-  const { fd, path, hugePageBytes } = file;
-  if (hugePageBytes === undefined) return new PositionalStore(file, bytes, mayHoldPages);
-  return new HugePageStore(fd, path, bytes, hugePageBytes, mayHoldPages);
+  const { fd, path, hugePageBytes, countsPages } = file;
+  if (hugePageBytes !== undefined) return new HugePageStore(fd, path, bytes, hugePageBytes, mayHoldPages);
+  // Only tmpfs counts pages.
+  const isMapped = countsPages && writers >= MANY_WRITERS;
+  return isMapped ? new MappedStore(file, bytes, mayHoldPages) : new PositionalStore(file, bytes, mayHoldPages);
 }
 
 /** Bytes that a file occupies now. */
