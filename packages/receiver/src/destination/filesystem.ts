@@ -58,7 +58,7 @@ export function storeFor(
 }
 
 /** Threads that write to a file of tmpfs at a time, from which on its lock costs more than page faults. */
-const MANY_WRITERS = 3;
+const MANY_WRITERS = 4;
 
 /**
  * The store that another thread has opened, for as long as that one keeps it open.

@@ -2,7 +2,7 @@ import { availableParallelism } from 'node:os';
 import type { RegionPlan } from '../strategy.js';
 
 /** More of them than this have not been seen to help. */
-const MOST_CHANNELS = 4;
+const MOST_CHANNELS = 8;
 /** Bytes to scan for each channel: for less, a thread takes longer to start than it saves. */
 const BYTES_PER_CHANNEL = 128 << 20;
 /** Bytes a second that one thread reads, hashes and sends, and so what a cap leaves nothing to gain below. */
