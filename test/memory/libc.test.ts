@@ -18,11 +18,13 @@ import {
   allocateBlocks,
   mapShared,
   punchHole,
+  readAt,
   renameNoReplace,
   seekData,
   seekHole,
   tryLock,
   unlock,
+  writeAt,
 } from '@ballast/shared/memory';
 import { hasTmpfs, scratchFolder } from './scratch.js';
 
@@ -63,6 +65,43 @@ function codeOf(work: () => unknown): string {
   }
   return 'none';
 }
+
+test('bytes are written and read where they are to be, beyond 4 GiB, too, and no further than the file goes', (t) => {
+  const folder = scratchFolder(t);
+  const fd = openSparse(t, folder, 5 * 2 ** 30);
+  const bytes = Buffer.from('what was written');
+  const at = 5 * 2 ** 30 - bytes.length;
+  t.is(writeAt(fd, bytes, at), bytes.length);
+  const back = Buffer.alloc(64, 0xee);
+  t.is(readAt(fd, back.subarray(0, 40), at), bytes.length);
+  t.deepEqual(back, Buffer.concat([bytes, Buffer.alloc(48, 0xee)]));
+  t.is(readAt(fd, back, 5 * 2 ** 30), 0);
+  t.is(writeAt(fd, bytes.subarray(3, 7), 0), 4);
+  t.is(readAt(fd, back.subarray(8, 12), 0), 4);
+  t.is(back.toString('latin1', 8, 12), 't wa');
+  t.is(fstatSync(fd).size, 5 * 2 ** 30);
+});
+
+test('reading and writing that the kernel refuses is an error with its name', (t) => {
+  const path = join(scratchFolder(t), 'read-only');
+  writeFileSync(path, 'bytes');
+  const fd = openSync(path, 'r');
+  t.is(
+    codeOf(() => writeAt(fd, Buffer.alloc(1), 0)),
+    'EBADF',
+  );
+  closeSync(fd);
+  t.is(
+    codeOf(() => readAt(fd, Buffer.alloc(1), 0)),
+    'EBADF',
+  );
+  const folder = openSync(scratchFolder(t), 'r');
+  t.is(
+    codeOf(() => readAt(folder, Buffer.alloc(1), 0)),
+    'EISDIR',
+  );
+  closeSync(folder);
+});
 
 tmpfsTest('data and holes are found from any offset', (t, folder) => {
   const fd = openSparse(t, folder, MEBIBYTE);

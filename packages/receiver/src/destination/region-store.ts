@@ -1,6 +1,6 @@
-import { fstatSync, readSync, writeSync } from 'node:fs';
+import { fstatSync } from 'node:fs';
 import { BallastError, ErrorCode, outOfDescriptors, systemCode } from '@ballast/shared/errors';
-import { copyRange, punchHole, seekData, seekHole, type Extent } from '@ballast/shared/memory';
+import { copyRange, punchHole, readAt, seekData, seekHole, writeAt, type Extent } from '@ballast/shared/memory';
 
 /** Pages that can be read. All offsets and lengths in bytes. */
 export interface ReadableRegion {
@@ -99,7 +99,7 @@ export class PositionalStore implements RegionStore {
   write(offset: number, from: Buffer): void {
     try {
       for (let done = 0; done < from.length;) {
-        done += writeSync(this.#fd, from, done, from.length - done, offset + done);
+        done += writeAt(this.#fd, done === 0 ? from : from.subarray(done), offset + done);
       }
     } catch (error) {
       throw writeFailed(this.#path, offset, error);
@@ -160,7 +160,7 @@ export function readFully(fd: number, path: string, offset: number, into: Buffer
   for (let done = 0; done < into.length;) {
     let count: number;
     try {
-      count = readSync(fd, into, done, into.length - done, offset + done);
+      count = readAt(fd, done === 0 ? into : into.subarray(done), offset + done);
     } catch (error) {
       throw readFailed(path, offset + done, error);
     }

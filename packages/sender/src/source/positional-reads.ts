@@ -1,4 +1,4 @@
-import { readSync } from 'node:fs';
+import { readAt } from '@ballast/shared/memory';
 import { endedEarly, readFailed, type PageReads } from './memory-source.js';
 
 /** Reads with pread(2): never allocates a page of the source, never dies of a file that shrinks. */
@@ -8,7 +8,7 @@ export function positionalReads(fd: number, path: string): PageReads {
       for (let done = 0; done < into.length;) {
         let count: number;
         try {
-          count = readSync(fd, into, done, into.length - done, offset + done);
+          count = readAt(fd, done === 0 ? into : into.subarray(done), offset + done);
         } catch (error) {
           throw readFailed(path, offset + done, error);
         }

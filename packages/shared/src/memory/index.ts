@@ -8,11 +8,13 @@ export {
   copyRange,
   mapShared,
   punchHole,
+  readAt,
   renameNoReplace,
   seekData,
   seekHole,
   tryLock,
   unlock,
+  writeAt,
 } from '../libc.js';
 export type { Mapping } from '../libc.js';
 export { PageCoverage, popCount } from './page-coverage.js';
