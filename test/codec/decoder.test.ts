@@ -9,6 +9,7 @@ import {
   encodeControl,
   type FrameHeader,
 } from '@ballast/shared/protocol';
+import { addressOf } from '@ballast/shared/memory';
 import { naiveFrame, writeNaiveHeader, type NaiveHeader } from './naive.js';
 
 /** A frame that nobody recycles: its payload is a copy. */
@@ -379,4 +380,19 @@ test('a large payload is written where it stays', (t) => {
   t.is(payload?.buffer, place.buffer);
   t.is(payload?.byteOffset, place.byteOffset);
   t.deepEqual(payload, frame.subarray(HEADER_SIZE));
+});
+
+test('the pages of a leaves frame, however long its table, begin on a cache line', (t) => {
+  const decoder = new FrameDecoder();
+  decoder.push(PREAMBLE);
+  for (let count = 1; count <= 16; count++) {
+    const table = filled(48 * count, count);
+    const pages = filled(4096, 100 + count);
+    decoder.push(naiveFrame({ type: FrameType.leaves, sequence: count - 1, count }, table, pages));
+    const frame = decoder.shift();
+    if (frame === undefined) throw new Error('a frame should have been ready');
+    t.deepEqual(frame.payload, Buffer.concat([table, pages]));
+    t.is(addressOf(frame.payload.subarray(table.length)) % 64, 0, `after ${count} records`);
+    decoder.recycle(frame);
+  }
 });

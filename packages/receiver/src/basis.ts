@@ -1,7 +1,7 @@
 import { setImmediate } from 'node:timers/promises';
 import { BallastError, ErrorCode } from '@ballast/shared/errors';
 import { RegionManifest, digestOf, nonZeroMask, pageHints } from '@ballast/shared/integrity';
-import { LEAF_PAGES, LEAF_SIZE, PAGE_SIZE, leafCount, popCount } from '@ballast/shared/memory';
+import { LEAF_PAGES, LEAF_SIZE, PAGE_SIZE, alignedBuffer, leafCount, popCount } from '@ballast/shared/memory';
 import { FrameType, HoldingsEncoder } from '@ballast/shared/protocol';
 import type { Connection } from '@ballast/shared/transport';
 import type { ReadableRegion, RegionStore } from './destination/region-store.js';
@@ -23,7 +23,7 @@ export class Basis {
   readonly #here: RegionManifest;
   /** Leaves found in the older copy, where the store has nothing. */
   readonly #there: RegionManifest;
-  #leaf = Buffer.alloc(LEAF_SIZE);
+  #leaf = alignedBuffer(LEAF_SIZE);
 
   constructor(store: RegionStore, old: OldCopy | undefined) {
     this.#store = store;

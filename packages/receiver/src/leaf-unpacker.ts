@@ -1,6 +1,6 @@
 import { codecOf, type Compression } from '@ballast/shared/compression';
 import { Cause, type Stopwatch } from '@ballast/shared/measure';
-import { PAGE_SIZE, popCount } from '@ballast/shared/memory';
+import { PAGE_SIZE, alignedBuffer, popCount } from '@ballast/shared/memory';
 import { MAX_BATCH_BYTES, type LeafRecord } from '@ballast/shared/protocol';
 
 /** Leaves as if they had not been compressed. */
@@ -28,7 +28,7 @@ export class LeafUnpacker {
   unpack(records: readonly LeafRecord[], payload: Buffer): Unpacked {
     if (!records.some(isCompressed)) return { records, pages: payload, damaged: [] };
     this.#stopwatch.switchTo(Cause.compress);
-    this.#pages ??= Buffer.alloc(MAX_BATCH_BYTES);
+    this.#pages ??= alignedBuffer(MAX_BATCH_BYTES);
     const restored: LeafRecord[] = [];
     const damaged: LeafRecord[] = [];
     let end = 0;

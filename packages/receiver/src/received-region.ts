@@ -1,7 +1,15 @@
 import { BallastError, ErrorCode } from '@ballast/shared/errors';
 import { RegionManifest, addEntries, digestOf, entriesOf, type ManifestEntries } from '@ballast/shared/integrity';
 import { ByteCount, Cause, type Stopwatch } from '@ballast/shared/measure';
-import { LEAF_PAGES, LEAF_SIZE, PAGE_SIZE, PageCoverage, offsetOf, type CoveredBlock } from '@ballast/shared/memory';
+import {
+  LEAF_PAGES,
+  LEAF_SIZE,
+  PAGE_SIZE,
+  PageCoverage,
+  alignedBuffer,
+  offsetOf,
+  type CoveredBlock,
+} from '@ballast/shared/memory';
 import {
   MAX_LEAF_ATTEMPTS,
   decodeLeafRecords,
@@ -47,7 +55,7 @@ export class ReceivedRegion {
   readonly #stopwatch: Stopwatch;
   /** Leaves that did not arrive as they were sent, and are expected again: how often each was wrong. */
   readonly #wrong = new Map<number, number>();
-  #leaf = Buffer.alloc(LEAF_SIZE);
+  #leaf = alignedBuffer(LEAF_SIZE);
   readonly #sent = new ByteCount();
 
   constructor(index: number, store: RegionStore, readsBack: boolean, basis: Basis | undefined, stopwatch: Stopwatch) {

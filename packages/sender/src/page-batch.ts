@@ -1,5 +1,5 @@
 import { LEAF_RECORD_SIZE, LeafTable, MAX_BATCH_BYTES, MAX_BATCH_LEAVES } from '@ballast/shared/protocol';
-import { LEAF_SIZE } from '@ballast/shared/memory';
+import { LEAF_SIZE, alignedBuffer } from '@ballast/shared/memory';
 import type { Connection } from '@ballast/shared/transport';
 import type { LeafCompression } from './compression/leaf-compression.js';
 import { packPages } from './page-packing.js';
@@ -15,7 +15,7 @@ import { packPages } from './page-packing.js';
  * what is hashed and what is sent, and most of it is never moved.
  */
 export class PageBatch {
-  readonly memory = Buffer.from(new ArrayBuffer(MAX_BATCH_BYTES));
+  readonly memory = alignedBuffer(MAX_BATCH_BYTES);
   #table = new LeafTable(MAX_BATCH_LEAVES);
   #filled = 0;
   #pageBytes = 0;

@@ -27,6 +27,7 @@ const LOCK_UN = 8;
 const AT_FDCWD = -100;
 const RENAME_NOREPLACE = 1;
 
+type MemmoveCall = (to: Uint8Array, from: Uint8Array, length: number) => number;
 type PreadCall = (fd: number, into: Uint8Array, length: number, offset: number) => number;
 type PwriteCall = (fd: number, from: Uint8Array, length: number, offset: number) => number;
 type LseekCall = (fd: number, offset: number, whence: number) => number;
@@ -53,6 +54,7 @@ type SetSocketOptionCall = (fd: number, level: number, option: number, value: Bu
 type GetSocketOptionCall = (fd: number, level: number, option: number, value: Buffer, length: [number]) => number;
 type RenameCall = (fromDir: number, from: string, toDir: number, to: string, flags: number) => number;
 
+const memmove = libc.func('uint64_t memmove(void *to, const void *from, size_t length)') as MemmoveCall;
 const pread = libc.func('int64_t pread(int fd, void *into, size_t length, int64_t offset)') as PreadCall;
 const pwrite = libc.func('int64_t pwrite(int fd, const void *from, size_t length, int64_t offset)') as PwriteCall;
 const lseek = libc.func('int64_t lseek(int fd, int64_t offset, int whence)') as LseekCall;
@@ -98,6 +100,12 @@ export class SystemCallError extends Error {
 
 function failure(syscall: string): SystemCallError {
   return new SystemCallError(syscall, koffi.errno());
+}
+
+/** Where bytes lie in this process's memory. They stay there, since V8 keeps the contents of buffers out of its heap. */
+export function addressOf(bytes: Uint8Array): number {
+  // Moves nothing, and returns the first argument.
+  return memmove(bytes, bytes, 0);
 }
 
 /**

@@ -1,9 +1,11 @@
+export { alignedBuffer } from './aligned.js';
 export { encodeBalloonBitmap, readBalloonBitmap } from './balloon-bitmap.js';
 export { readBalloonJson } from './balloon-json.js';
 export { ExtentSet, ExtentSetBuilder } from './extents.js';
 export type { Extent } from './extents.js';
 export {
   SystemCallError,
+  addressOf,
   allocateBlocks,
   copyRange,
   mapShared,

@@ -1,6 +1,7 @@
 import { crc32 } from 'node:zlib';
 import { BallastError, ErrorCode } from '../errors.js';
 import { FrameType, HEADER_SIZE, MAX_PAYLOAD, PREAMBLE, channelOf, mayBeChannel } from './constants.js';
+import { CACHE_LINE, alignedBuffer } from '../memory/aligned.js';
 import { decodeHeader, type FrameHeader } from './header.js';
 import { leafTableSize } from './leaf-records.js';
 
@@ -36,8 +37,9 @@ export class FrameDecoder {
   #sequence = 0;
   #header: FrameHeader | undefined;
   #payload: Buffer = Buffer.alloc(0);
+  /** All payload memory, and what of it is free. */
+  #memory: Buffer[] = [];
   #spare: Buffer[] = [];
-  #allocated = 0;
   #ready: Frame[] = [];
 
   /**
@@ -47,7 +49,7 @@ export class FrameDecoder {
   get canTake(): boolean {
     if (this.#stage === Stage.channel) return false;
     return (
-      this.#stage !== Stage.header || this.#filled > 0 || this.#spare.length > 0 || this.#allocated < SPARE_BUFFERS
+      this.#stage !== Stage.header || this.#filled > 0 || this.#spare.length > 0 || this.#memory.length < SPARE_BUFFERS
     );
   }
 
@@ -125,8 +127,8 @@ export class FrameDecoder {
 
   /** Gives a frame's memory back. Its payload must not be looked at afterwards. */
   recycle(frame: Frame): void {
-    if (frame.payload.buffer.byteLength !== PAYLOAD_CAPACITY) return;
-    this.#spare.push(Buffer.from(frame.payload.buffer, 0, PAYLOAD_CAPACITY));
+    const memory = this.#memory.find(({ buffer }) => buffer === frame.payload.buffer);
+    if (memory !== undefined) this.#spare.push(memory);
   }
 
   #enter(stage: Stage): void {
@@ -164,10 +166,13 @@ export class FrameDecoder {
     }
     let memory = this.#spare.pop();
     if (memory === undefined) {
-      memory = Buffer.from(new ArrayBuffer(PAYLOAD_CAPACITY));
-      this.#allocated++;
+      memory = alignedBuffer(PAYLOAD_CAPACITY + CACHE_LINE);
+      this.#memory.push(memory);
     }
-    this.#payload = memory.subarray(0, header.length);
+    // Pages, which follow their table, begin on a cache line.
+    const table = header.type === FrameType.leaves ? leafTableSize(header) : 0;
+    const start = (CACHE_LINE - (table % CACHE_LINE)) % CACHE_LINE;
+    this.#payload = memory.subarray(start, start + header.length);
   }
 
   #finish(header: FrameHeader, payload: Buffer): void {
