@@ -1,5 +1,5 @@
 import { DIGEST_SIZE, HINT_SIZE, digestOf, pageHints } from '@ballast/shared/integrity';
-import { ExtentSet, LEAF_PAGES, LEAF_SIZE } from '@ballast/shared/memory';
+import { ExtentSet, LEAF_PAGES, LEAF_SIZE, alignedBuffer } from '@ballast/shared/memory';
 import { LeafReader } from '../leaf-reader.js';
 import { packPages } from '../page-packing.js';
 import { positionalReads } from '../source/positional-reads.js';
@@ -28,7 +28,7 @@ export interface LeafWork {
  * can read from it.
  */
 export class WindowDigests {
-  readonly #memory = Buffer.alloc(WINDOW_LEAVES * LEAF_SIZE);
+  readonly #memory = alignedBuffer(WINDOW_LEAVES * LEAF_SIZE);
   #bytes = 0;
   #busyMs = 0;
   #hintMs = 0;
