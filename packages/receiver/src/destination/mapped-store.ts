@@ -43,7 +43,7 @@ export class MappedStore extends PositionalStore {
     if (this.#window?.start === start) return this.#window;
     const length = Math.min(WINDOW_BYTES, this.bytes - start);
     try {
-      this.#window ??= { start, mapping: mapShared(this.#fd, 0, Math.min(WINDOW_BYTES, this.bytes), true) };
+      this.#window ??= { start: 0, mapping: mapShared(this.#fd, 0, Math.min(WINDOW_BYTES, this.bytes), true) };
       this.#window.mapping.slide(start, length);
       this.#window.start = start;
       return this.#window;
