@@ -3,12 +3,12 @@ import { availableParallelism } from 'node:os';
 import { makeCertificates } from './certificates.js';
 import { formatBytes } from './format.js';
 import { ballastContender, GIB, type BallastOptions, type GroupPlan, peerContender, SEED } from './group.js';
-import { makeMemoryFile } from './memory-file.js';
+import { makeMemoryFile, warmDestination } from './memory-file.js';
 import { iperf3, nbdcopy } from './peers.js';
 
 const SIZE = 16 * GIB;
 const DATA = 4 * GIB;
-/** Four of them on any machine, more where there are as many cores. */
+/** Up to four on any machine, more where there are as many cores. */
 const MOST = Math.max(4, availableParallelism());
 const CHANNELS = [1, 2, 4, 8, 16].filter((channels) => channels <= MOST);
 /** Where not each step matters. */
@@ -33,12 +33,7 @@ export const channelsPlan: GroupPlan = {
       options: Omit<BallastOptions, 'name' | 'source'> = {},
     ): ReturnType<typeof ballastContender> =>
       ballastContender({ ...options, name, source, sendArgs: [...(options.sendArgs ?? []), ...channels] }, bench);
-    const warm = {
-      receiveArgs: ['--in-place'],
-      prepare: async (destination: string, round: number): Promise<void> => {
-        await makeMemoryFile(destination, { ...file, contents: SEED + 1 + round });
-      },
-    };
+    const warm = { receiveArgs: ['--in-place'], prepare: warmDestination(file) };
     const secure = { sendArgs: ['--tls-dir', tls], receiveArgs: ['--tls-dir', tls] };
     const nameOf = (channels: number): string => (channels === 1 ? ONE_CHANNEL : `${channels} channels`);
     const asked = (channels: number): string[] => ['--channels', `${channels}`];

@@ -1,7 +1,7 @@
 import { rm } from 'node:fs/promises';
 import { formatBytes } from './format.js';
 import { ballastContender, GIB, type GroupPlan, peerContender, SEED } from './group.js';
-import { makeMemoryFile, type MemoryFileOptions } from './memory-file.js';
+import { makeMemoryFile, warmDestination } from './memory-file.js';
 import { iperf3, PEERS } from './peers.js';
 
 const SIZE = 8 * GIB;
@@ -40,10 +40,3 @@ export const peersPlan: GroupPlan = {
     };
   },
 };
-
-/** A file that already has all its memory, with other bytes in the same places: nothing of it can be kept. */
-function warmDestination(file: MemoryFileOptions): (destination: string, round: number) => Promise<void> {
-  return async (destination, round) => {
-    await makeMemoryFile(destination, { ...file, contents: file.seed + 1 + round });
-  };
-}

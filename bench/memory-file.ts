@@ -142,3 +142,10 @@ class PageContents {
     return this.#piece.subarray(0, size);
   }
 }
+
+/** A file that already has all its memory, with other bytes in the same places: nothing of it can be kept. */
+export function warmDestination(file: MemoryFileOptions): (destination: string, round: number) => Promise<void> {
+  return async (destination, round) => {
+    await makeMemoryFile(destination, { ...file, contents: file.seed + 1 + round });
+  };
+}

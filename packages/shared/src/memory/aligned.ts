@@ -5,8 +5,8 @@ export const CACHE_LINE = 64;
 
 /**
  * Zeros that begin on a cache line, for pages to be copied in and out. The C library gives large memory out 16 bytes behind
- * the beginning of a page; the kernel, whose pages begin where pages do, copies to there and from there at three quarters of
- * the speed (bench/kernel/alignment.c).
+ * the beginning of a page; the kernel, whose pages begin where pages do, copies to there and from there at 0.7 to 0.9 of the
+ * speed (bench/kernel/alignment.c).
  * @param length bytes
  */
 export function alignedBuffer(length: number): Buffer {
