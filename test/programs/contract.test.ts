@@ -1,10 +1,18 @@
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync, unlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'ava';
 import { STRATEGY_NAMES } from '@ballast/sender';
 import { temporaryFolder } from '../support/folder.js';
 import { Fill, PAGE, firstWrongPage, writeMemoryFile, type Layout } from '../support/memory-file.js';
-import { Program, eventsIn, failedClearly, receiverProgram, runSender, type JsonObject } from '../support/programs.js';
+import {
+  Program,
+  eventsIn,
+  failedClearly,
+  receiverProgram,
+  runReceiver,
+  runSender,
+  type JsonObject,
+} from '../support/programs.js';
 import { Wire } from '../support/wire.js';
 
 const MIXED: Layout = [
@@ -235,4 +243,36 @@ test('--keep-listening goes on after a transfer that failed', async (t) => {
   receiver.kill('SIGINT');
   t.is((await receiver.ended).status, 130);
   t.is(firstWrongPage(copy, MIXED), undefined);
+});
+
+test('an older copy that is missing is refused before anyone is invited', async (t) => {
+  const folder = await temporaryFolder(t);
+  const args = [join(folder, 'copy.mem'), '--reuse', join(folder, 'old.mem'), '--listen', '127.0.0.1:0', '--json'];
+  const end = await runReceiver(t, [...args, '--keep-listening']);
+  failedClearly(t, end, 1, /old\.mem does not exist; --reuse expects an older copy of the memory/);
+  t.deepEqual(
+    eventsIn(end.stdout).map(({ event }) => event),
+    ['error'],
+  );
+});
+
+test('--keep-listening says once to each sender that an older copy has vanished, and takes up what is there again', async (t) => {
+  const folder = await temporaryFolder(t);
+  const [source, old, copy] = [join(folder, 'guest.mem'), join(folder, 'old.mem'), join(folder, 'copy.mem')];
+  writeMemoryFile(source, MIXED);
+  writeMemoryFile(old, MIXED);
+  const { receiver, to } = await receiverProgram(t, [copy, '--reuse', old, '--force', '--keep-listening']);
+  t.is((await runSender(t, [source, '--to', to])).status, 0);
+  unlinkSync(old);
+  for (let n = 0; n < 2; n++) {
+    failedClearly(t, await runSender(t, [source, '--to', to]), 1, /the receiver at .* says: .*old\.mem does not exist/);
+  }
+  writeMemoryFile(old, MIXED);
+  const last = await runSender(t, [source, '--to', to, '--json']);
+  t.is(last.status, 0, last.stderr);
+  t.is(eventsIn(last.stdout).at(-1)?.['sentBytes'], 0);
+  receiver.kill('SIGTERM');
+  const end = await receiver.ended;
+  t.is(end.status, 143);
+  t.is(eventsIn(end.stdout).filter(({ code }) => code === 'E_NOT_FOUND').length, 2);
 });

@@ -74,3 +74,18 @@ export class OldCopy implements ReadableRegion {
     closeSync(this.#fd);
   }
 }
+
+/**
+ * All or none.
+ * @throws BallastError as `OldCopy.open`
+ */
+export function openOldCopies(paths: readonly string[]): OldCopy[] {
+  const opened: OldCopy[] = [];
+  try {
+    for (const path of paths) opened.push(OldCopy.open(path));
+    return opened;
+  } catch (error) {
+    for (const copy of opened) copy.close();
+    throw error;
+  }
+}

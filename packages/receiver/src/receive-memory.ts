@@ -6,6 +6,7 @@ import { checkInPlaceFiles } from './destination/in-place-files.js';
 import { checkFinalNames } from './destination/partial-files.js';
 import { Listener, checkExposure } from './listener.js';
 import type { IncomingGuest } from './live/incoming-guest.js';
+import { openOldCopies } from './old-copy.js';
 import { DEFAULT_TIMEOUT_MS, type ReceiveOptions } from './receive-options.js';
 import { ReceiveSession } from './receive-session.js';
 
@@ -80,7 +81,7 @@ async function openListener(options: ReceiveOptions): Promise<Listener> {
  */
 async function receiveOne(listener: Listener, options: ReceiveOptions, guest?: IncomingGuest): Promise<TransferResult> {
   const patienceMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
-  const session = ReceiveSession.open(options, guest);
+  const session = new ReceiveSession(options, guest);
   try {
     let caller = await listener.nextCaller(options.signal);
     for (let attempt = 1; caller !== undefined; attempt++) {
@@ -154,6 +155,7 @@ function checkOptions(options: ReceiveOptions): void {
       `--reuse was given ${reuse.length} time(s) for ${files.length} file(s); give one older copy for each, in the same order`,
     );
   if (listen !== undefined) checkExposure(listen, options.insecure === true || options.tls !== undefined);
+  for (const copy of openOldCopies(reuse)) copy.close();
   if (options.sink === true) return;
   if (options.inPlace === true) checkInPlaceFiles(files);
   else checkFinalNames(files, options.force === true);

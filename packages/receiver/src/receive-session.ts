@@ -17,14 +17,15 @@ import { receiveDeviceState } from './live/device-state.js';
 import { GuestFiles } from './live/guest-files.js';
 import type { IncomingGuest } from './live/incoming-guest.js';
 import type { Caller, Listener } from './listener.js';
-import { OldCopy } from './old-copy.js';
+import { openOldCopies, type OldCopy } from './old-copy.js';
 import { DEFAULT_TIMEOUT_MS, type ReceiveOptions } from './receive-options.js';
 import { ReceivedRegion } from './received-region.js';
 
 /** The receiver's side of one memory: the destination, and what each connection does to it. */
 export class ReceiveSession {
   readonly #options: ReceiveOptions;
-  readonly #old: readonly OldCopy[];
+  /** Of `reuse`; opened when a sender has come, since a receiver that waits for long would hold what was replaced since. */
+  #old: readonly OldCopy[] = [];
   /** The QEMU that waits for a live guest, if one does. */
   readonly #guest: IncomingGuest | undefined;
   /** The live sender that was told that its guest is loaded: from then on it may have sent a commit that got lost. */
@@ -47,25 +48,10 @@ export class ReceiveSession {
   /** Whether there was no room for the threads of channels before: what is begun again goes over one connection. */
   #hasNoRoom = false;
 
-  private constructor(options: ReceiveOptions, old: readonly OldCopy[], guest: IncomingGuest | undefined) {
+  /** @param guest whose memory is the destination; it belongs to the session from here on */
+  constructor(options: ReceiveOptions, guest?: IncomingGuest) {
     this.#options = options;
-    this.#old = old;
     this.#guest = guest;
-  }
-
-  /**
-   * @param guest whose memory is the destination; it belongs to the session from here on
-   * @throws BallastError NOT_FOUND, BAD_FILE or READ when an older copy cannot be read
-   */
-  static open(options: ReceiveOptions, guest?: IncomingGuest): ReceiveSession {
-    const old: OldCopy[] = [];
-    try {
-      for (const path of options.reuse ?? []) old.push(OldCopy.open(path));
-    } catch (error) {
-      for (const copy of old) copy.close();
-      throw error;
-    }
-    return new ReceiveSession(options, old, guest);
   }
 
   /** Whether the destination cannot be had, for as long as another receiver works on it. */
@@ -419,6 +405,7 @@ export class ReceiveSession {
       this.#destination = undefined;
       this.#began = false;
     }
+    if (this.#old.length === 0) this.#old = openOldCopies(this.#options.reuse ?? []);
     this.#destination = openDestination(regions, dataBytesAtMost, this.#options, this.#guest);
     return this.#destination;
   }
