@@ -80,6 +80,20 @@ for (const strategy of STRATEGY_NAMES) {
   });
 }
 
+for (const channels of ['auto', '1', '3']) {
+  test(`--channels ${channels} moves a memory`, async (t) => {
+    const folder = await temporaryFolder(t);
+    const [source, copy] = [join(folder, 'guest.mem'), join(folder, 'copy.mem')];
+    writeMemoryFile(source, MIXED);
+    const { receiver, to } = await receiverProgram(t, [copy]);
+    const sender = await runSender(t, [source, '--to', to, '--json', '--channels', channels]);
+    t.is(sender.status, 0, sender.stderr);
+    t.is(eventsIn(sender.stdout)[0]?.['channels'], channels === '3' ? 3 : 1);
+    t.is((await receiver.ended).status, 0);
+    t.is(firstWrongPage(copy, MIXED), undefined);
+  });
+}
+
 test('the digest of a file is the root of its transfer, and the report holds the result', async (t) => {
   const folder = await temporaryFolder(t);
   const [source, copy, report] = [join(folder, 'guest.mem'), join(folder, 'copy.mem'), join(folder, 'report.json')];

@@ -139,7 +139,7 @@ A file that is called like a command is given as ./map.`;
 function balloonOption(): Option {
   return new Option(
     '--balloon <MAP>',
-    'where the balloon map comes from: auto, none, holes, bitmap:FILE or map:FILE; more than once for the union, N:… for the N-th of several files (default: auto)',
+    'where the balloon map comes from: auto, none, holes, bitmap:FILE or map:FILE; more than once for the union, N:… for one of several files, counted from 0 (default: auto)',
   ).argParser((text, previous: readonly BalloonOrigin[] | undefined) => [
     ...(previous ?? []),
     parseBalloonOrigin(text),

@@ -10,7 +10,7 @@ import {
 import type { LiveResult, MoveForecast } from '@ballast/shared/events';
 import { formatAddress } from '@ballast/shared/transport';
 import { forecastMove, moveGuest } from '../live/move-guest.js';
-import { showEvent, tlsOptions, writeReport, type SendCliOptions } from './send.js';
+import { channelsOption, showEvent, tlsOptions, writeReport, type SendCliOptions } from './send.js';
 
 /** `ballast-send --qmp SOCKET --to HOST:PORT` */
 export async function runMove(
@@ -44,7 +44,7 @@ export async function runMove(
     timeoutMs: options.timeout * 1000,
     retryMs: options.retry * 1000,
     ...tlsOptions(options),
-    ...(options.channels === undefined ? {} : { channels: options.channels }),
+    ...channelsOption(options),
     ...(options.bandwidth === undefined ? {} : { bandwidth: options.bandwidth }),
     ...(downtimeLimit === undefined ? {} : { downtimeLimitMs: downtimeLimit }),
     ...(maxRounds === undefined ? {} : { maxRounds }),

@@ -8,13 +8,14 @@ import type { CompressionChoice } from '../compression/choice.js';
 import { sendMemory, type SendOptions } from '../send-memory.js';
 import type { ReadMethod } from '../source/memory-source.js';
 import type { StrategyName } from '../strategy.js';
+import type { ChannelsChoice } from './channels-option.js';
 import { refuseLiveOptions, type LiveCliOptions } from './live-options.js';
 
 export interface SendCliOptions extends CommonOptions, LiveCliOptions {
   readonly to?: Address;
   readonly balloon?: readonly BalloonOrigin[];
   readonly strategy: StrategyName;
-  readonly channels?: number;
+  readonly channels?: ChannelsChoice;
   readonly read?: ReadMethod;
   readonly bandwidth?: number;
   readonly compress: CompressionChoice;
@@ -54,7 +55,7 @@ export async function runSend(options: SendCliOptions, context: ActionContext): 
     ...tlsOptions(options),
     signal,
     ...(options.bandwidth === undefined ? {} : { bandwidth: options.bandwidth }),
-    ...(options.channels === undefined ? {} : { channels: options.channels }),
+    ...channelsOption(options),
     ...(options.read === undefined ? {} : { read: options.read }),
     ...(options.balloon === undefined ? {} : { balloon: options.balloon }),
     onEvent: (event) => {
@@ -65,6 +66,10 @@ export async function runSend(options: SendCliOptions, context: ActionContext): 
     describeResult(`sent ${files.map((file) => printable(file, 200)).join(', ')} to ${formatAddress(to)}`, result),
   );
   if (report !== undefined) writeReport(report, result);
+}
+
+export function channelsOption({ channels = 'auto' }: SendCliOptions): Pick<SendOptions, 'channels'> {
+  return channels === 'auto' ? {} : { channels };
 }
 
 /** @throws BallastError USAGE */

@@ -23,7 +23,9 @@ export function addTrialOptions(command: Command): void {
       (text: string) => list(text).map((rate) => parseRate(rate, MIN_BANDWIDTH)),
     )
     .option('--channels <NUMBERS>', 'with how many, such as 1,2 or auto (default: 1)', (text: string) =>
-      list(text).map(parseChannels),
+      list(text)
+        .map(parseChannels)
+        .map((channels) => (channels === 'auto' ? undefined : channels)),
     )
     .option('--compress <HOWS>', 'compressed how, such as none,zstd (default: none)', parseCompress)
     .option('--runs <N>', 'how often each combination is measured', (text: string) => whole(text, 1, MOST_RUNS), 5)
