@@ -101,7 +101,7 @@ export function reorder(position: number, length: number): Fault {
 }
 
 /** Loses the `length` bytes at `position`. Once. */
-export function lose(position: number, length: number): Fault {
+export function lose(position: number, length: number): Fault & { readonly flips: number } {
   return spanFault(position, length, () => []);
 }
 

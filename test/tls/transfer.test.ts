@@ -10,7 +10,7 @@ import { testUnless } from '../support/mounts.js';
 import { Program, eventsIn, failedClearly, receiverProgram, runReceiver, runSender } from '../support/programs.js';
 import { attempt, codeOf, listen, messageOf, orBallastError, transfer } from '../support/transfer.js';
 import { sameButHeartbeats } from '../support/wire.js';
-import { Proxy, type Fault } from '../faults/proxy.js';
+import { Proxy, flipAt, lose, type Fault } from '../faults/proxy.js';
 import { Relay } from './relay.js';
 import { makeCertificates, whyNoOpenssl } from './certificates.js';
 
@@ -169,6 +169,36 @@ test('a connection that is cut in the middle is made again, and the transfer goe
   // What had arrived is not sent again, but for what was on the way.
   if (!(sent instanceof Error)) t.true(sent.sentBytes < 1.5 * sent.dataBytes, String(sent.sentBytes));
 });
+
+for (const [what, fault, way] of [
+  ['a bit that flips on its way to the receiver', flipAt(5 << 20), 'toReceiver'],
+  ['bytes that get lost on their way to the receiver', lose(5 << 20, 100), 'toReceiver'],
+  ['a bit that flips on its way to the sender', flipAt(9000), 'toSender'],
+] as const) {
+  test(`over TLS ${what}: the connection is made again`, async (t) => {
+    const folder = await temporaryFolder(t, 64 << 20);
+    const { receiverDirectory, senderDirectory } = await makeCertificates(folder);
+    const [source, copy] = [join(folder, 'guest.mem'), join(folder, 'copy.mem')];
+    const older = join(folder, 'older.mem');
+    const layout: Layout = [{ fill: Fill.data, pages: 3000 }];
+    writeMemoryFile(source, layout);
+    writeMemoryFile(older, layout, 2);
+    const events: SendEvent[] = [];
+    const { sent, received } = await attempt({
+      from: [source],
+      to: [copy],
+      send: { tls: { directory: senderDirectory }, onEvent: (event) => events.push(event) },
+      // What it holds is what it has to tell the sender.
+      receive: { tls: { directory: receiverDirectory }, reuse: [older], timeoutMs: 10_000 },
+      via: async (receiver) => (await Proxy.open(t, receiver, () => ({ [way]: [fault] }))).address,
+    });
+    t.is(fault.flips, 1);
+    t.is(codeOf(sent), undefined, messageOf(sent));
+    t.is(codeOf(received), undefined, messageOf(received));
+    t.is(firstWrongPage(copy, layout), undefined);
+    t.is(events.filter(({ event }) => event === 'retry').length, 1);
+  });
+}
 
 test('beyond this machine a receiver wants TLS, or to be told that none is needed', async (t) => {
   const folder = await temporaryFolder(t);

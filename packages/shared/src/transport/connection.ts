@@ -504,9 +504,17 @@ export class Connection {
 
   #lost(cause?: Error): BallastError {
     const handshake = cause && explainHandshake(cause);
-    if (handshake !== undefined)
-      return new BallastError(ErrorCode.TLS, `the connection to ${this.peer} ended: ${handshake}`, { cause });
     const reason = cause === undefined ? 'it closed the connection' : (systemCode(cause) ?? cause.message);
+    if (handshake !== undefined && this.bytesIn === 0)
+      return new BallastError(ErrorCode.TLS, `the connection to ${this.peer} ended: ${handshake}`, { cause });
+    // Once the peer was understood, TLS fails on nothing but bytes that are not as they were sent.
+    if (handshake !== undefined) {
+      return new BallastError(
+        ErrorCode.CORRUPT_STREAM,
+        `what came over TLS from or to ${this.peer} arrived damaged (${reason}); the connection cannot be trusted any further`,
+        { cause },
+      );
+    }
     // What a TLS listener does with a peer that does not speak TLS.
     const silent = this.bytesIn === 0 ? ', without a word; if it uses TLS, so must this side' : '';
     return new BallastError(
