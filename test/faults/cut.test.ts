@@ -8,7 +8,7 @@ import type { ReceiveEvent } from '@ballast/receiver';
 import { sendMemory, type SendEvent, type StrategyName } from '@ballast/sender';
 import { BallastError, ErrorCode } from '@ballast/shared/errors';
 import type { TransferResult } from '@ballast/shared/events';
-import { accept } from '@ballast/shared/transport';
+import { MIN_BANDWIDTH, accept } from '@ballast/shared/transport';
 import {
   Fill,
   PAGE,
@@ -158,6 +158,32 @@ test.serial(
   },
 );
 
+test.serial('connections on which no page is sent are made again, too, however long each of them stood', async (t) => {
+  const layout: Layout = [{ fill: Fill.hole, pages: 192 * 256 }];
+  const { source, copy } = await scene(t, layout);
+  let retries = 0;
+  const { sent } = await transfer({
+    from: [source],
+    to: [copy],
+    via: async (receiver) => {
+      // The second takes longer than there is time to try again, and gets further than the first.
+      const cuts = [cutAfter(30_000), cutAfter(280_000)];
+      const proxy = await Proxy.open(t, receiver, (n) => ({ toReceiver: cuts.slice(n, n + 1) }));
+      return proxy.address;
+    },
+    send: {
+      strategy: 'unmodified',
+      bandwidth: MIN_BANDWIDTH,
+      retryMs: 300,
+      onEvent: (event) => {
+        if (event.event === 'retry') retries++;
+      },
+    },
+  });
+  t.is(retries, 2);
+  t.is(sent.zeroBytes, 192 * MIB);
+});
+
 test.serial(
   'the word of publishing gets lost with the connection: the sender asks again and learns that it is done',
   async (t) => {
@@ -173,6 +199,18 @@ test.serial(
     t.is(firstWrongPage(copy, SMALL), undefined);
   },
 );
+
+test.serial('when the word of publishing was lost, what the first connection carried is counted once', async (t) => {
+  const { source, copy } = await scene(t, SMALL);
+  const { sent, received } = await transfer({
+    from: [source],
+    to: [copy],
+    via: async (receiver) =>
+      (await Proxy.open(t, receiver, (n) => ({ toSender: n === 0 ? [cutAt('published')] : [] }))).address,
+  });
+  const difference = Math.abs(sent.wireBytes - received.wireBytes);
+  t.true(difference < 64 * 1024, `${sent.wireBytes} here, ${received.wireBytes} there`);
+});
 
 test.serial('the commit gets lost with the connection: the next one verifies and publishes', async (t) => {
   const { source, copy } = await scene(t, SMALL);

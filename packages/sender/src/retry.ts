@@ -21,7 +21,7 @@ export interface Attempts<T> {
   attempt(): Promise<T>;
   /** Whether a connection was ever accepted by the other side: before that, nobody listening is an error of the user's. */
   readonly accepted: boolean;
-  /** Bytes that got through so far. */
+  /** Bytes that got through so far, or were found not to be wanted: grows when a connection got further than those before. */
   readonly progress: number;
   /** Whether what was begun cannot be begun again: then the first failure is the last. */
   readonly isOver?: boolean;
@@ -32,7 +32,7 @@ export interface Attempts<T> {
  * @throws BallastError the error of the last attempt when it is not about the connection, or no time is left; ABORTED
  */
 export async function withRetries<T>(attempts: Attempts<T>, { retryMs, signal, onRetry }: RetryOptions): Promise<T> {
-  let deadline = performance.now() + retryMs;
+  let deadline = Infinity;
   let pause = FIRST_PAUSE_MS;
   let progress = attempts.progress;
   let busy: BallastError | undefined;
@@ -44,7 +44,8 @@ export async function withRetries<T>(attempts: Attempts<T>, { retryMs, signal, o
       error = BallastError.from(thrown);
     }
     if (attempts.isOver === true) throw error;
-    if (attempts.progress > progress) {
+    // However long the first connection stood, that was no time of trying again.
+    if (failures === 1 || attempts.progress > progress) {
       progress = attempts.progress;
       deadline = performance.now() + retryMs;
       pause = FIRST_PAUSE_MS;

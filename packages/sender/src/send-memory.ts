@@ -141,12 +141,14 @@ class Session implements Attempts<TransferResult> {
   readonly #announced: AnnounceCounts = { whiteouts: 0, mapBytes: 0 };
   readonly #walked: WalkCounts = new ChannelGauges();
   #earlierWireBytes = 0;
+  /** Bytes of pages that were scanned on the connection that got furthest: where nothing differs, nothing is sent. */
+  #furthest = 0;
   /** On the connection at hand. */
   #pass: FullPass | undefined;
   /** Whether there was no room for channels before: what is begun again goes over one connection. */
   #hasNoRoom = false;
   /** The result, from the moment on at which the receiver may have published. */
-  #committed: (() => TransferResult) | undefined;
+  #committed: ((connection: Connection) => TransferResult) | undefined;
 
   constructor(
     source: MemorySource,
@@ -175,7 +177,7 @@ class Session implements Attempts<TransferResult> {
   }
 
   get progress(): number {
-    return this.#walked.sentBytes + (this.#pass?.sentBytes ?? 0);
+    return this.#furthest + this.#walked.sentBytes + (this.#pass?.sentBytes ?? 0);
   }
 
   /** @throws BallastError why the connection, or the transfer, ended */
@@ -198,6 +200,7 @@ class Session implements Attempts<TransferResult> {
       throw this.#committed === undefined ? reason : unacknowledged(reason);
     } finally {
       this.#earlierWireBytes += connection.bytesOut + connection.bytesIn;
+      this.#furthest = Math.max(this.#furthest, this.#walked.scannedBytes);
       signal?.removeEventListener('abort', onAbort);
     }
   }
@@ -247,7 +250,7 @@ class Session implements Attempts<TransferResult> {
     });
     const welcome = await connection.expect('welcome', 'published-before');
     if (welcome.kind === 'published-before') {
-      const result = this.#publishedBefore(welcome.root);
+      const result = this.#publishedBefore(welcome.root, connection);
       await connection.sendControl({ kind: 'goodbye' });
       return result;
     }
@@ -280,7 +283,7 @@ class Session implements Attempts<TransferResult> {
         const answer = await connection.expect('verified', 'resend');
         if (answer.kind === 'verified') {
           checkRoot(root, answer.root);
-          this.#committed = () => this.#result(root, manifest, scannedBytes, connection);
+          this.#committed = (last) => this.#result(root, manifest, scannedBytes, last);
           break;
         }
         if (round === MAX_RESEND_ROUNDS)
@@ -306,7 +309,7 @@ class Session implements Attempts<TransferResult> {
       await connection.sendControl({ kind: 'commit' });
       await connection.expect('published');
       if (measurement !== undefined) await this.#receiveAccount(connection, measurement);
-      const result = this.#committed();
+      const result = this.#committed(connection);
       await connection.sendControl({ kind: 'goodbye' });
       return result;
     } finally {
@@ -344,8 +347,8 @@ class Session implements Attempts<TransferResult> {
   }
 
   /** The receiver had published, and its word of it got lost with the connection before. */
-  #publishedBefore(root: Uint8Array): TransferResult {
-    const result = this.#committed?.();
+  #publishedBefore(root: Uint8Array, connection: Connection): TransferResult {
+    const result = this.#committed?.(connection);
     if (result?.root === Buffer.from(root).toString('hex')) return result;
     throw new BallastError(ErrorCode.PROTOCOL, 'the receiver says that it published what was never committed');
   }
