@@ -115,6 +115,16 @@ export async function whyNoHugePages(count: number): Promise<string | undefined>
   }
 }
 
+/** Why system calls cannot be made to fail by strace here; undefined when they can. */
+export async function whyNoTracing(): Promise<string | undefined> {
+  try {
+    await run('strace', ['-qq', '-o', '/dev/null', '-e', 'inject=renameat2:error=EINVAL', 'true']);
+    return undefined;
+  } catch (error) {
+    return `strace cannot be used here: ${firstLine(error)}`;
+  }
+}
+
 function firstLine(error: unknown): string {
   const text = error instanceof Error ? error.message : String(error);
   return text.trim().split('\n').at(-1) ?? text;

@@ -1,7 +1,9 @@
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { execFile } from 'node:child_process';
+import { chmodSync, existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 import type { ExecutionContext } from 'ava';
-import { STRATEGY_NAMES } from '@ballast/sender';
+import { STRATEGY_NAMES, sendMemory } from '@ballast/sender';
 import { temporaryFolder } from '../support/folder.js';
 import {
   Fill,
@@ -20,8 +22,10 @@ import {
   whyNoHugePages,
   whyNoLoop,
   whyNoMount,
+  whyNoTracing,
 } from '../support/mounts.js';
-import { attempt, codeOf, messageOf, transfer } from '../support/transfer.js';
+import { receiverProgram, runSender } from '../support/programs.js';
+import { attempt, codeOf, messageOf, orBallastError, transfer } from '../support/transfer.js';
 import { Wire } from '../support/wire.js';
 
 const MIB = 2 ** 20;
@@ -29,6 +33,7 @@ const HUGE_PAGE = 2 * MIB;
 const HUGE_PAGES = 8;
 
 const onTmpfs = testUnless(await whyNoMount('tmpfs', 'size=1m'));
+const onTraced = testUnless(await whyNoTracing());
 const onExt4 = testUnless(await whyNoLoop());
 const onHugePages = testUnless(await whyNoHugePages(HUGE_PAGES));
 
@@ -118,6 +123,17 @@ const SPARSE: Layout = [
   { fill: Fill.hole, pages: 99 },
 ];
 const SPARSE_DATA = 601;
+
+onTmpfs('in place, a filesystem of which the memory has all the room is enough', async (t) => {
+  const { source, mounted, copy } = await places(t);
+  await mount(t, mounted, 'tmpfs', 'size=4m');
+  const layout: Layout = [{ fill: Fill.data, pages: 1024 }];
+  writeMemoryFile(source, layout, 1);
+  writeMemoryFile(copy, layout, 2);
+  await transfer({ from: [source], to: [copy], receive: { inPlace: true } });
+  t.is(firstWrongPage(copy, layout, 1), undefined);
+  t.deepEqual(readdirSync(mounted), ['copy.mem']);
+});
 
 onExt4('memory arrives on ext4, and its holes cost no blocks', async (t) => {
   const { folder, source, mounted, copy } = await places(t);
@@ -232,3 +248,79 @@ onHugePages('memory that is no multiple of the huge page is refused on hugetlbfs
   t.is(codeOf(sent), 'E_BAD_FILE', messageOf(sent));
   t.false(existsSync(copy));
 });
+
+onExt4('in place, the note outlives a crash of the machine if anything of the new memory does', async (t) => {
+  const { folder, source, mounted, copy } = await places(t);
+  const [disk, after, restarted] = [join(folder, 'disk'), join(folder, 'after'), join(folder, 'restarted')];
+  await makeExt4(disk, 48 * MIB);
+  await mount(t, mounted, 'ext4', 'loop', disk);
+  const layout: Layout = [{ fill: Fill.data, pages: 6000 }];
+  writeMemoryFile(source, layout, 1);
+  writeMemoryFile(copy, layout, 2);
+  await promisify(execFile)('sync', ['--file-system', copy]);
+  await transfer({
+    from: [source],
+    to: [copy],
+    receive: { inPlace: true },
+    async via(receiver) {
+      const wire = await Wire.open(t, receiver, 4 << 20);
+      wire.whenHeld(async () => {
+        // The kernel may write pages back whenever it likes, and what is on the disk then is all that is left.
+        await promisify(execFile)('sync', ['--data', copy]);
+        await promisify(execFile)('cp', [disk, after]);
+        wire.release();
+      });
+      return wire.address;
+    },
+  });
+  mkdirSync(restarted);
+  await mount(t, restarted, 'ext4', 'loop', after);
+  t.not(firstWrongPage(join(restarted, 'copy.mem'), layout, 2), undefined, 'some of it is on the disk');
+  t.true(existsSync(join(restarted, 'copy.mem.incomplete')));
+});
+
+onExt4('a file gets its name in a folder that may be written and not be read', async (t) => {
+  const { folder, source, mounted, copy } = await places(t);
+  await makeExt4(join(folder, 'disk'), 16 * MIB);
+  await mount(t, mounted, 'ext4', 'loop', join(folder, 'disk'));
+  chmodSync(folder, 0o711);
+  chmodSync(mounted, 0o333);
+  writeMemoryFile(source, [{ fill: Fill.data, pages: 100 }]);
+  const { receiver, to } = await receiverProgram(t, [copy], { uid: 65534, gid: 65534 });
+  const sent = await runSender(t, [source, '--to', to, '--retry', '0']);
+  t.is(sent.status, 0, sent.stderr);
+  const { status, stderr } = await receiver.ended;
+  t.is(status, 0, stderr);
+  t.deepEqual(readdirSync(mounted).sort(), ['copy.mem', 'lost+found']);
+});
+
+onTraced(
+  'a filesystem that cannot rename without replacing gives names all the same, and replaces nothing',
+  async (t) => {
+    const folder = await temporaryFolder(t);
+    const [source, copy] = [join(folder, 'guest.mem'), join(folder, 'copy.mem')];
+    writeMemoryFile(source, LARGE);
+    // As NFS answers.
+    const within = ['strace', '-f', '-qq', '-o', '/dev/null', '-e', 'inject=renameat2:error=EINVAL'];
+    for (const force of [false, true]) {
+      const { receiver, to } = await receiverProgram(t, [copy, ...(force ? ['--force'] : [])], { within });
+      const sent = await runSender(t, [source, '--to', to, '--retry', '0']);
+      t.is(sent.status, 0, sent.stderr);
+      const { status, stderr } = await receiver.ended;
+      t.is(status, 0, stderr);
+      t.is(firstWrongPage(copy, LARGE), undefined);
+      t.deepEqual(readdirSync(folder).sort(), ['copy.mem', 'guest.mem']);
+    }
+
+    rmSync(copy);
+    const { receiver, to, address } = await receiverProgram(t, [copy], { within });
+    const wire = await Wire.open(t, address, MIB);
+    wire.whenHeld(() => {
+      writeFileSync(copy, 'newcomer');
+      wire.release();
+    });
+    t.is(codeOf(await orBallastError(sendMemory({ files: [source], to: wire.address, retryMs: 0 }))), 'E_EXISTS', to);
+    t.is((await receiver.ended).status, 1);
+    t.is(readFileSync(copy, 'utf8'), 'newcomer');
+  },
+);

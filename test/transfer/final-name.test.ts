@@ -1,9 +1,19 @@
-import { existsSync, mkdirSync, readFileSync, readdirSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import test from 'ava';
 import { sendMemory } from '@ballast/sender';
 import { temporaryFolder } from '../support/folder.js';
-import { Fill, firstWrongPage, writeMemoryFile, type Layout } from '../support/memory-file.js';
+import { Fill, PAGE, firstWrongPage, writeMemoryFile, type Layout } from '../support/memory-file.js';
 import { attempt, codeOf, listen, messageOf, orBallastError, transfer } from '../support/transfer.js';
 import { Wire } from '../support/wire.js';
 
@@ -83,6 +93,81 @@ test('of several files none gets its name when one of them cannot', async (t) =>
   t.is(codeOf(sent), 'E_EXISTS');
   t.deepEqual(readdirSync(folder).sort(), ['a.mem', 'b.copy', 'b.mem']);
   t.is(readFileSync(join(folder, 'b.copy'), 'utf8'), 'newcomer');
+});
+
+test('of several files that replace others, all are as they were when one cannot have its name', async (t) => {
+  const folder = await temporaryFolder(t);
+  const from = [join(folder, 'a.mem'), join(folder, 'b.mem')];
+  const to = [join(folder, 'a.copy'), join(folder, 'b.copy')];
+  for (const path of from) writeMemoryFile(path, LARGE);
+  for (const path of to) writeFileSync(path, 'precious');
+  const { received } = await attempt({
+    from,
+    to,
+    receive: { force: true },
+    async via(receiver) {
+      const wire = await Wire.open(t, receiver, 1 << 20);
+      wire.whenHeld(() => {
+        rmSync(join(folder, 'b.copy'));
+        mkdirSync(join(folder, 'b.copy'));
+        wire.release();
+      });
+      return wire.address;
+    },
+  });
+  t.is(codeOf(received), 'E_WRITE', messageOf(received));
+  t.is(readFileSync(join(folder, 'a.copy'), 'utf8'), 'precious');
+  t.true(statSync(join(folder, 'b.copy')).isDirectory());
+
+  rmSync(join(folder, 'b.copy'), { recursive: true });
+  await transfer({ from, to, receive: { force: true } });
+  for (const path of to) t.is(firstWrongPage(path, LARGE), undefined);
+  t.deepEqual(readdirSync(folder).sort(), ['a.copy', 'a.mem', 'b.copy', 'b.mem'], 'what was replaced is gone');
+});
+
+test('what someone put in the place of FILE.partial in the middle never gets the final name', async (t) => {
+  const folder = await temporaryFolder(t);
+  const [source, copy] = [join(folder, 'guest.mem'), join(folder, 'copy.mem')];
+  writeMemoryFile(source, LARGE);
+  const { sent, received } = await attempt({
+    from: [source],
+    to: [copy],
+    async via(receiver) {
+      const wire = await Wire.open(t, receiver, 1 << 20);
+      wire.whenHeld(() => {
+        rmSync(`${copy}.partial`);
+        writeFileSync(`${copy}.partial`, 'of somebody else');
+        wire.release();
+      });
+      return wire.address;
+    },
+  });
+  t.is(codeOf(received), 'E_WRITE');
+  t.regex(messageOf(received), /copy\.mem\.partial was removed or replaced .* run the transfer again$/);
+  t.true(sent instanceof Error);
+  t.false(existsSync(copy));
+  t.is(readFileSync(`${copy}.partial`, 'utf8'), 'of somebody else');
+});
+
+test('a transfer that fails when its partial file was removed says why it failed', async (t) => {
+  const folder = await temporaryFolder(t);
+  const [source, copy] = [join(folder, 'guest.mem'), join(folder, 'copy.mem')];
+  writeMemoryFile(source, LARGE);
+  const { received } = await attempt({
+    from: [source],
+    to: [copy],
+    async via(receiver) {
+      const wire = await Wire.open(t, receiver, 1 << 20);
+      wire.whenHeld(() => {
+        rmSync(`${copy}.partial`);
+        truncateSync(source, PAGE);
+        wire.release();
+      });
+      return wire.address;
+    },
+  });
+  t.is(codeOf(received), 'E_SOURCE_CHANGED', messageOf(received));
+  t.deepEqual(readdirSync(folder), ['guest.mem']);
 });
 
 test('nothing has the final name before the transfer is complete', async (t) => {

@@ -4,6 +4,9 @@ import {
   mkdirSync,
   openSync,
   readFileSync,
+  readdirSync,
+  renameSync,
+  rmSync,
   statSync,
   symlinkSync,
   writeFileSync,
@@ -146,4 +149,65 @@ test('in place, a file that another receiver writes is busy', async (t) => {
   t.is(codeOf(received), 'E_BUSY');
   t.is(codeOf(sent), 'E_BUSY');
   t.is(firstWrongPage(file, OLD, 2), undefined);
+});
+
+test('in place, a file that is replaced in the middle is not said to have arrived', async (t) => {
+  const folder = await temporaryFolder(t);
+  const [source, file, other] = [join(folder, 'guest.mem'), join(folder, 'waiting.mem'), join(folder, 'other.mem')];
+  const layout: Layout = [{ fill: Fill.data, pages: 6000 }];
+  writeMemoryFile(source, layout, 1);
+  writeMemoryFile(file, layout, 2);
+  writeMemoryFile(other, layout, 3);
+  const { sent, received } = await attempt({
+    from: [source],
+    to: [file],
+    receive: { inPlace: true },
+    async via(receiver) {
+      const wire = await Wire.open(t, receiver, 1 << 20);
+      wire.whenHeld(() => {
+        renameSync(other, file);
+        wire.release();
+      });
+      return wire.address;
+    },
+  });
+  t.is(codeOf(received), 'E_WRITE', messageOf(received));
+  t.regex(messageOf(received), /waiting\.mem was removed or replaced/);
+  t.true(sent instanceof Error);
+  t.is(firstWrongPage(file, layout, 3), undefined);
+});
+
+test('in place, a note that someone has taken away in the middle costs nothing', async (t) => {
+  const folder = await temporaryFolder(t);
+  const [source, file] = [join(folder, 'guest.mem'), join(folder, 'waiting.mem')];
+  const layout: Layout = [{ fill: Fill.data, pages: 6000 }];
+  writeMemoryFile(source, layout, 1);
+  writeMemoryFile(file, layout, 2);
+  await transfer({
+    from: [source],
+    to: [file],
+    receive: { inPlace: true },
+    async via(receiver) {
+      const wire = await Wire.open(t, receiver, 1 << 20);
+      wire.whenHeld(() => {
+        rmSync(`${file}.incomplete`);
+        wire.release();
+      });
+      return wire.address;
+    },
+  });
+  t.is(firstWrongPage(file, layout, 1), undefined);
+});
+
+test('in place, of several files none is marked when one of them cannot be', async (t) => {
+  const folder = await temporaryFolder(t);
+  const from = [join(folder, 'a.mem'), join(folder, 'b.mem')];
+  const to = [join(folder, 'a.waiting'), join(folder, 'b.waiting')];
+  for (const path of from) writeMemoryFile(path, OLD, 1);
+  for (const path of to) writeMemoryFile(path, OLD, 2);
+  symlinkSync('nowhere', `${to[1]}.incomplete`);
+  const { received } = await attempt({ from, to, receive: { inPlace: true } });
+  t.is(codeOf(received), 'E_WRITE', messageOf(received));
+  for (const path of to) t.is(firstWrongPage(path, OLD, 2), undefined);
+  t.deepEqual(readdirSync(folder).sort(), ['a.mem', 'a.waiting', 'b.mem', 'b.waiting', 'b.waiting.incomplete']);
 });

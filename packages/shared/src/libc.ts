@@ -26,6 +26,7 @@ const LOCK_NB = 4;
 const LOCK_UN = 8;
 const AT_FDCWD = -100;
 const RENAME_NOREPLACE = 1;
+const RENAME_EXCHANGE = 2;
 
 type MemmoveCall = (to: Uint8Array, from: Uint8Array, length: number) => number;
 type PreadCall = (fd: number, into: Uint8Array, length: number, offset: number) => number;
@@ -250,10 +251,18 @@ export function unlock(fd: number): void {
 
 /**
  * Renames without ever replacing.
- * @throws SystemCallError EEXIST when `to` exists
+ * @throws SystemCallError EEXIST when `to` exists; EINVAL where the filesystem cannot, as NFS
  */
 export function renameNoReplace(from: string, to: string): void {
   if (renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE) !== 0) throw failure('renameat2');
+}
+
+/**
+ * Lets two names change places, at once for all who look.
+ * @throws SystemCallError ENOENT when one of them is not there; EINVAL where the filesystem cannot
+ */
+export function exchangeNames(one: string, other: string): void {
+  if (renameat2(AT_FDCWD, one, AT_FDCWD, other, RENAME_EXCHANGE) !== 0) throw failure('renameat2');
 }
 
 /** setsockopt(2). `value` is what the option takes, in the machine's byte order. */

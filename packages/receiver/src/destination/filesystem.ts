@@ -1,4 +1,4 @@
-import { closeSync, fsync, fstatSync, fsyncSync, openSync, statfsSync } from 'node:fs';
+import { closeSync, fsync, fstatSync, fsyncSync, openSync, statfsSync, type Stats } from 'node:fs';
 import { dirname } from 'node:path';
 import { promisify } from 'node:util';
 import { BallastError, ErrorCode, systemCode } from '@ballast/shared/errors';
@@ -89,17 +89,39 @@ export async function syncFile(fd: number, path: string): Promise<void> {
   }
 }
 
-/** Makes a rename durable. */
-export function syncFolderOf(path: string): void {
-  const fd = openSync(dirname(path), 'r');
+/**
+ * Makes durable that a file has, or has lost, its name.
+ * @param file the open file, where it still has one
+ * @throws BallastError WRITE
+ */
+export function syncNameOf(path: string, file?: number): void {
+  const folder = dirname(path);
+  let fd: number | undefined;
   try {
-    fsyncSync(fd);
+    fd = openFolder(folder) ?? file;
+    if (fd !== undefined) fsyncSync(fd);
   } catch (error) {
     // Some filesystems have nothing to sync of a folder.
-    if (systemCode(error) !== 'EINVAL') throw writeFailed(dirname(path), 0, error);
+    if (systemCode(error) !== 'EINVAL') throw writeFailed(folder, 0, error);
   } finally {
-    closeSync(fd);
+    if (fd !== undefined && fd !== file) closeSync(fd);
   }
+}
+
+/** @returns undefined for a folder that this user may write but not read: there a file that is synced takes its name along */
+function openFolder(path: string): number | undefined {
+  try {
+    return openSync(path, 'r');
+  } catch (error) {
+    if (systemCode(error) !== 'EACCES') throw error;
+    return undefined;
+  }
+}
+
+/** Whether what was found under a name is the file that is open, and not another that took its place. */
+export function isSameFile(found: Stats | undefined, fd: number): boolean {
+  const { dev, ino } = fstatSync(fd);
+  return found?.dev === dev && found.ino === ino;
 }
 
 /**

@@ -1,9 +1,28 @@
-import { closeSync, constants, existsSync, fstatSync, openSync, unlinkSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  constants,
+  existsSync,
+  fstatSync,
+  fsyncSync,
+  openSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { dirname } from 'node:path';
 import { BallastError, ErrorCode, systemCode } from '@ballast/shared/errors';
 import { tryLock, unlock } from '@ballast/shared/memory';
 import { Outcome, type Destination } from './destination.js';
-import { allocatedBytes, checkRoom, filesystemOf, storeFor, syncFile, type Filesystem } from './filesystem.js';
+import {
+  allocatedBytes,
+  checkRoom,
+  filesystemOf,
+  isSameFile,
+  storeFor,
+  syncFile,
+  syncNameOf,
+  type Filesystem,
+} from './filesystem.js';
 import { writeFailed, type RegionStore } from './region-store.js';
 
 /** A file that is written in its existing inode, open and locked. */
@@ -43,7 +62,7 @@ export class InPlaceFiles implements Destination {
         const held = files.reduce((sum, file) => sum + allocatedBytes(file.fd), 0);
         checkRoom(dirname(first.path), first.filesystem, neededBytes - held);
       }
-      for (const { path } of files) writeMarker(path);
+      markAll(files);
       return new InPlaceFiles(files);
     } catch (error) {
       files.forEach(closeFile);
@@ -68,7 +87,11 @@ export class InPlaceFiles implements Destination {
 
   // eslint-disable-next-line @typescript-eslint/require-await -- the contract leaves room for destinations that wait
   async publish(): Promise<void> {
-    for (const { path } of this.#files) unlinkSync(incompleteMarkerPath(path));
+    for (const file of this.#files) checkStillThere(file);
+    for (const { path, filesystem } of this.#files) {
+      removeMarker(path);
+      if (!filesystem.volatile) syncNameOf(path);
+    }
   }
 
   /** The markers stay unless the files were published. */
@@ -136,8 +159,23 @@ export function openExisting(path: string, bytes: number): InPlaceFile {
   }
 }
 
-function writeMarker(path: string): void {
-  const marker = incompleteMarkerPath(path);
+/** Marks all files, or none that was not marked before. */
+function markAll(files: readonly InPlaceFile[]): void {
+  const marked: InPlaceFile[] = [];
+  try {
+    for (const file of files) {
+      writeMarker(file);
+      marked.push(file);
+    }
+  } catch (error) {
+    for (const file of marked) unmark(file);
+    throw error;
+  }
+}
+
+/** Durable before the first byte of the memory is written: a disk keeps no order between the two by itself. */
+function writeMarker(file: InPlaceFile): void {
+  const marker = incompleteMarkerPath(file.path);
   try {
     const fd = openSync(
       marker,
@@ -145,10 +183,32 @@ function writeMarker(path: string): void {
       0o600,
     );
     try {
-      writeNote(fd, path);
+      writeNote(fd, file.path);
+      if (!file.filesystem.volatile) {
+        fsyncSync(fd);
+        syncNameOf(marker, fd);
+      }
+    } catch (error) {
+      unmark(file);
+      throw error;
     } finally {
       closeSync(fd);
     }
+  } catch (error) {
+    throw error instanceof BallastError ? error : writeFailed(marker, 0, error);
+  }
+}
+
+/** Of a file that was not written yet. What an earlier try has left in it is still there, and so is its mark. */
+function unmark({ path, interrupted }: InPlaceFile): void {
+  if (!interrupted) removeMarker(path);
+}
+
+/** It need not be there: who has taken it away has done the same. */
+function removeMarker(path: string): void {
+  const marker = incompleteMarkerPath(path);
+  try {
+    rmSync(marker, { force: true });
   } catch (error) {
     throw writeFailed(marker, 0, error);
   }
@@ -161,9 +221,18 @@ function writeNote(fd: number, path: string): void {
       `ballast-receive is writing ${path} in place, or was interrupted while it did.\nAs long as this note is here, the memory in that file is incomplete: run the transfer again.\n`,
     );
   } catch (error) {
-    // hugetlbfs knows no write(2): there the note's name has to say it.
-    if (systemCode(error) !== 'EINVAL') throw error;
+    // hugetlbfs knows no write(2), and a full filesystem may have all the room that the memory needs: there the note's
+    // name has to say it.
+    if (!['EINVAL', 'ENOSPC', 'EDQUOT'].includes(systemCode(error) ?? '')) throw error;
   }
+}
+
+function checkStillThere({ path, fd }: InPlaceFile): void {
+  if (isSameFile(statSync(path, { throwIfNoEntry: false }), fd)) return;
+  throw new BallastError(
+    ErrorCode.WRITE,
+    `${path} was removed or replaced by someone while the memory was received into it; leave it alone and run the transfer again`,
+  );
 }
 
 export function closeFile({ fd, store }: InPlaceFile): void {

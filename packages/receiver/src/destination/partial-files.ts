@@ -4,6 +4,7 @@ import {
   fchmodSync,
   fstatSync,
   ftruncateSync,
+  linkSync,
   lstatSync,
   openSync,
   renameSync,
@@ -11,15 +12,16 @@ import {
 } from 'node:fs';
 import { basename, dirname } from 'node:path';
 import { BallastError, ErrorCode, systemCode } from '@ballast/shared/errors';
-import { renameNoReplace, tryLock, unlock } from '@ballast/shared/memory';
+import { exchangeNames, renameNoReplace, tryLock, unlock } from '@ballast/shared/memory';
 import { Outcome, type Destination } from './destination.js';
 import {
   allocatedBytes,
   checkRoom,
   filesystemOf,
+  isSameFile,
   storeFor,
   syncFile,
-  syncFolderOf,
+  syncNameOf,
   type Filesystem,
 } from './filesystem.js';
 import { writeFailed, type RegionStore } from './region-store.js';
@@ -104,29 +106,28 @@ export class PartialFiles implements Destination {
   /** All names or none: when one cannot be given, those given before it are taken back. */
   // eslint-disable-next-line @typescript-eslint/require-await -- the contract leaves room for destinations that wait
   async publish(): Promise<void> {
-    const published: PartialFile[] = [];
+    for (const file of this.#files) checkStillThere(file);
+    const named: NamedFile[] = [];
     try {
-      for (const file of this.#files) {
-        nameFile(file.partial, file.path, this.#force);
-        published.push(file);
-      }
+      for (const { partial, path } of this.#files) named.push(nameFile(partial, path, this.#force));
+      for (const { path, fd, filesystem } of this.#files) if (!filesystem.volatile) syncNameOf(path, fd);
     } catch (error) {
-      for (const file of published.reverse()) renameSync(file.path, file.partial);
+      for (const file of named.reverse()) takeBack(file);
       throw error;
     }
-    for (const file of this.#files) if (!file.filesystem.volatile) syncFolderOf(file.path);
+    for (const { partial, replaced } of named) if (replaced) removeIfPossible(partial);
   }
 
   close(outcome: Outcome): string | undefined {
     let left: string | undefined;
     for (const file of this.#files) {
-      if (outcome === Outcome.published) {
+      if (outcome === Outcome.published || !isStillThere(file)) {
         closeFile(file);
       } else if (outcome === Outcome.interrupted && allocatedBytes(file.fd) > 0) {
         left ??= `${file.partial} is kept: the same command goes on from there`;
         closeFile(file);
-      } else {
-        removePartial(file);
+      } else if (!removePartial(file)) {
+        left ??= `${file.partial} is left behind, because it cannot be removed`;
       }
     }
     return left;
@@ -177,7 +178,7 @@ function openPartial(path: string, bytes: number): PartialFile {
     }
     return { path, partial, fd, store, filesystem, holds };
   } catch (error) {
-    if (allocatedBytes(fd) === 0) unlinkSync(partial);
+    if (allocatedBytes(fd) === 0) removeIfPossible(partial);
     closeSync(fd);
     throw error;
   }
@@ -222,10 +223,19 @@ function openNew(partial: string): number {
   }
 }
 
-function nameFile(partial: string, path: string, force: boolean): void {
+/** A file that has its final name. */
+interface NamedFile {
+  readonly partial: string;
+  readonly path: string;
+  /** Whether the partial name leads to what had the final one before. */
+  readonly replaced: boolean;
+}
+
+function nameFile(partial: string, path: string, force: boolean): NamedFile {
   try {
-    if (force) renameSync(partial, path);
-    else renameNoReplace(partial, path);
+    if (force) return { partial, path, replaced: replaceFile(partial, path) };
+    renameToNew(partial, path);
+    return { partial, path, replaced: false };
   } catch (error) {
     if (systemCode(error) === 'EEXIST') {
       throw new BallastError(ErrorCode.EXISTS, `${path} appeared while the memory was received; it was left as it is`, {
@@ -236,10 +246,84 @@ function nameFile(partial: string, path: string, force: boolean): void {
   }
 }
 
-/** Unlinks before it closes: while the lock is held nobody else can have the name. */
-function removePartial(file: PartialFile): void {
-  unlinkSync(file.partial);
+/** What cannot rename without replacing, as NFS, can give a second name without replacing. */
+function renameToNew(partial: string, path: string): void {
+  try {
+    renameNoReplace(partial, path);
+  } catch (error) {
+    if (!isUnsupported(error)) throw error;
+    linkSync(partial, path);
+    unlinkSync(partial);
+  }
+}
+
+/**
+ * The file that had the name stays under the partial one until all files have theirs.
+ * @returns whether it did, and is there
+ */
+function replaceFile(partial: string, path: string): boolean {
+  // Names of all kinds can change places, and a folder is not ours to replace.
+  const isFolder = lstatSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
+  try {
+    if (!isFolder) {
+      exchangeNames(partial, path);
+      return true;
+    }
+  } catch (error) {
+    if (systemCode(error) !== 'ENOENT' && !isUnsupported(error)) throw error;
+  }
+  renameSync(partial, path);
+  return false;
+}
+
+function takeBack({ partial, path, replaced }: NamedFile): void {
+  try {
+    if (replaced) exchangeNames(partial, path);
+    else renameSync(path, partial);
+  } catch {
+    // It keeps the name, and is whole; why others could not have theirs is what is thrown.
+  }
+}
+
+function isUnsupported(error: unknown): boolean {
+  const code = systemCode(error);
+  return code === 'EINVAL' || code === 'ENOSYS' || code === 'EOPNOTSUPP';
+}
+
+/** What has the partial name now would get the final one, whatever it is. */
+function checkStillThere(file: PartialFile): void {
+  if (isStillThere(file)) return;
+  throw new BallastError(
+    ErrorCode.WRITE,
+    `${file.partial} was removed or replaced by someone while the memory was received; leave it alone and run the transfer again`,
+  );
+}
+
+function isStillThere({ partial, fd }: PartialFile): boolean {
+  try {
+    return isSameFile(lstatSync(partial, { throwIfNoEntry: false }), fd);
+  } catch {
+    return false;
+  }
+}
+
+/**
+ * Unlinks before it closes: while the lock is held nobody else can have the name.
+ * @returns whether it is gone
+ */
+function removePartial(file: PartialFile): boolean {
+  const isGone = !isStillThere(file) || removeIfPossible(file.partial);
   closeFile(file);
+  return isGone;
+}
+
+function removeIfPossible(path: string): boolean {
+  try {
+    unlinkSync(path);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 function closeFile({ fd, store }: PartialFile): void {

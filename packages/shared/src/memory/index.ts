@@ -8,6 +8,7 @@ export {
   addressOf,
   allocateBlocks,
   copyRange,
+  exchangeNames,
   mapShared,
   punchHole,
   readAt,
