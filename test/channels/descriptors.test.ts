@@ -156,3 +156,34 @@ for (const more of [0, 3, 8]) {
     );
   });
 }
+
+/** With each of these, a thread that is started could open some of what it needs, and not the rest. */
+for (const more of [3, 14]) {
+  ava.serial(
+    `a receiver with ${more} descriptors for four channels has no less of them for the next sender`,
+    async (t) => {
+      const folder = await temporaryFolder(t);
+      const source = join(folder, 'guest.mem');
+      writeMemoryFile(source, LAYOUT);
+      const { receiver, to } = await receiverProgram(t, ['--sink', '--keep-listening']);
+      const send = async (...args: string[]): Promise<void> => {
+        const { status, stderr } = await Program.sender(t, [source, '--to', to, ...args]).ended;
+        t.is(status, 0, stderr);
+      };
+      // All that is opened once for good is.
+      await send();
+      await receiver.event('done');
+      const before = (await readdir(`/proc/${receiver.pid}/fd`)).length;
+      await limitDescriptors(receiver.pid, (await descriptorsToConnect(receiver.pid)) + more);
+      await send('--channels', '4');
+      await receiver.event('done', 1);
+      t.true(
+        eventsIn(receiver.stdout).some(({ event, code }) => event === 'retry' && code === 'E_BUSY'),
+        receiver.stdout,
+      );
+      await send();
+      await receiver.event('done', 2);
+      t.is((await readdir(`/proc/${receiver.pid}/fd`)).length, before);
+    },
+  );
+}

@@ -1,7 +1,7 @@
 import { Socket } from 'node:net';
 import { Worker } from 'node:worker_threads';
 import { BallastError, ErrorCode } from '@ballast/shared/errors';
-import { threadFailure } from '@ballast/shared/thread-failure';
+import { checkThreadRoom, threadFailure } from '@ballast/shared/thread-failure';
 import { Gauge, type ChannelConnection, type ChannelOrder, type ChannelReport, type ChannelTask } from './task.js';
 
 /** Milliseconds that a thread has to end by itself when it was told to. */
@@ -34,7 +34,12 @@ export class Channels {
   /** @param count how many the sender was granted */
   constructor(count: number, task: SessionTask, events: ChannelEvents) {
     const deadline = performance.now() + task.timeoutMs;
-    this.#channels = Array.from({ length: count }, () => new Channel(task, deadline, events));
+    let hasRoom = false;
+    const checkRoom = (): void => {
+      if (!hasRoom) checkThreadRoom(count);
+      hasRoom = true;
+    };
+    this.#channels = Array.from({ length: count }, () => new Channel(task, deadline, events, checkRoom));
     this.#patience = setTimeout(() => {
       for (const channel of this.#channels) channel.giveUpUnlessBegun();
     }, task.timeoutMs);
@@ -86,6 +91,8 @@ class Channel {
   /** When a connection must have joined, a moment of performance.now(). */
   readonly #deadline: number;
   readonly #events: ChannelEvents;
+  /** Throws when there is no room for all threads, before the first of them is started. */
+  readonly #checkRoom: () => void;
   #finish: (outcome: ChannelOutcome) => void = () => undefined;
   #reject: (error: BallastError) => void = () => undefined;
   #worker: Worker | undefined;
@@ -94,12 +101,13 @@ class Channel {
   /** Descriptors that were given to the thread, and are closed here if it ends before it has taken them. */
   readonly #given = new Set<number>();
 
-  constructor(task: SessionTask, deadline: number, events: ChannelEvents) {
+  constructor(task: SessionTask, deadline: number, events: ChannelEvents, checkRoom: () => void) {
     const gauges = new SharedArrayBuffer(Object.keys(Gauge).length * Float64Array.BYTES_PER_ELEMENT);
     this.gauges = new Float64Array(gauges);
     this.#task = { ...task, gauges };
     this.#deadline = deadline;
     this.#events = events;
+    this.#checkRoom = checkRoom;
     this.finished = new Promise((resolve, reject) => {
       this.#finish = resolve;
       this.#reject = reject;
@@ -142,6 +150,7 @@ class Channel {
     const workerData: ChannelTask = { ...this.#task, patienceMs };
     let worker: Worker;
     try {
+      this.#checkRoom();
       worker = new Worker(new URL('./worker.js', import.meta.url), { workerData });
     } catch (error) {
       this.#isOver = true;

@@ -2,7 +2,7 @@ import { Worker } from 'node:worker_threads';
 import { BallastError, ErrorCode, isRetryable } from '@ballast/shared/errors';
 import { addEntries, type RegionManifest } from '@ballast/shared/integrity';
 import type { ThreadAccount } from '@ballast/shared/measure';
-import { threadFailure } from '@ballast/shared/thread-failure';
+import { checkThreadRoom, threadFailure } from '@ballast/shared/thread-failure';
 import type { AnnounceCounts } from '../announcer.js';
 import type { WalkCounts } from '../leaf-sender.js';
 import { ChannelGauges } from './gauges.js';
@@ -39,7 +39,14 @@ export class Channels implements WalkCounts, AnnounceCounts {
 
   /** Starts the threads, which connect at once and begin to send when they have joined the session. */
   static start(count: number, task: Omit<ChannelTask, 'index' | 'gauges'>): Channels {
-    return new Channels(Array.from({ length: count }, (_, index) => startChannel(index, task)));
+    let start = (index: number): Channel => startChannel(index, task);
+    try {
+      checkThreadRoom(count);
+    } catch (error) {
+      const failure = BallastError.from(error);
+      start = () => neverStarted(new ChannelGauges(), failure);
+    }
+    return new Channels(Array.from({ length: count }, (_, index) => start(index)));
   }
 
   /**
