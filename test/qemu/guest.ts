@@ -137,7 +137,7 @@ export class Guest {
     await this.pause();
     await this.#withoutSharedMemory(async () => {
       await this.qmp.command('migrate', { uri: `exec:cat > ${shellQuoted(path)}` });
-      await this.#migrationCompleted();
+      await this.migrated();
     });
   }
 
@@ -145,7 +145,17 @@ export class Guest {
   async loadDeviceState(path: string): Promise<void> {
     await this.#withoutSharedMemory(async () => {
       await this.qmp.command('migrate-incoming', { uri: `exec:cat ${shellQuoted(path)}` });
-      await this.#migrationCompleted();
+      await this.migrated();
+    });
+  }
+
+  /** Waits until the migration that QEMU has begun, in either direction, is complete. */
+  async migrated(): Promise<void> {
+    await poll('the migration of the guest', MIGRATION_TIMEOUT_MS, async () => {
+      this.#qemu.check();
+      const { status, 'error-desc': reason } = await this.qmp.query('query-migrate');
+      if (status === 'failed') throw new Error(`QEMU could not migrate the guest: ${String(reason)}`);
+      return status === 'completed' ? true : undefined;
     });
   }
 
@@ -175,15 +185,6 @@ export class Guest {
     await set(true);
     await act();
     await set(false);
-  }
-
-  async #migrationCompleted(): Promise<void> {
-    await poll('the migration of the device state', MIGRATION_TIMEOUT_MS, async () => {
-      this.#qemu.check();
-      const { status, 'error-desc': reason } = await this.qmp.query('query-migrate');
-      if (status === 'failed') throw new Error(`QEMU could not migrate the device state: ${String(reason)}`);
-      return status === 'completed' ? true : undefined;
-    });
   }
 }
 
