@@ -256,6 +256,25 @@ test.serial('a lost goodbye costs nobody the transfer', async (t) => {
   t.is(codeOf(received), undefined, messageOf(received));
 });
 
+test.serial('a receiver that waits for a lost goodbye is not kept by others who come meanwhile', async (t) => {
+  t.timeout(20_000);
+  const { source, copy } = await scene(t, SMALL);
+  const receiver = await listen({ files: [copy], timeoutMs: 1000 });
+  const proxy = await Proxy.open(t, receiver.address, () => ({ toReceiver: [cutAt('goodbye')] }));
+  await sendMemory({ files: [source], to: proxy.address });
+  const ended = new AbortController();
+  const others = (async (): Promise<void> => {
+    while (!ended.signal.aborted) {
+      await orBallastError(sendMemory({ files: [source], to: receiver.address, retryMs: 0 }));
+      await sleep(200);
+    }
+  })();
+  t.is(firstWrongPage(copy, SMALL), undefined);
+  await receiver.result;
+  ended.abort();
+  await others;
+});
+
 test.serial(
   'a sender that comes back before the receiver has noticed is served, and another is told that it is busy',
   async (t) => {

@@ -3,11 +3,12 @@ import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import { connect, createServer, type Socket } from 'node:net';
 import test, { type ExecutionContext } from 'ava';
+import type { ReceiveOptions } from '@ballast/receiver';
 import { sendMemory, type SendOptions } from '@ballast/sender';
 import { codecOf, isAvailable, type Compression } from '@ballast/shared/compression';
 import type { TransferResult } from '@ballast/shared/events';
 import { BallastError } from '@ballast/shared/errors';
-import { HINT_SIZE, digestOf, pageHints } from '@ballast/shared/integrity';
+import { HINT_SIZE, RegionManifest, digestOf, manifestRoot, pageHints } from '@ballast/shared/integrity';
 import {
   Dialect,
   FrameType,
@@ -21,7 +22,7 @@ import {
   type Summary,
 } from '@ballast/shared/protocol';
 import { byDataEvents, type Connection } from '@ballast/shared/transport';
-import { Fill, LEAF, PAGE, contentsOf, writeMemoryFile, type Layout } from '../support/memory-file.js';
+import { Fill, LEAF, PAGE, contentsOf, firstWrongPage, writeMemoryFile, type Layout } from '../support/memory-file.js';
 import { codeOf, listen, messageOf, orBallastError, type Waiting } from '../support/transfer.js';
 import { scene } from './scenes.js';
 
@@ -352,10 +353,11 @@ async function receiveFrom(
   behave: (connection: Connection) => Promise<void>,
   held?: Layout,
   terms: Pick<ControlOf<'hello'>, 'compress' | 'offers'> = { compress: 'none' },
+  receive: Partial<ReceiveOptions> = {},
 ): Promise<{ ended: TransferResult | BallastError; copy: string }> {
   const { copy } = await scene(t, [{ fill: Fill.hole, pages: 1024 }], 1);
   if (held !== undefined) writeMemoryFile(`${copy}.partial`, held);
-  const waiting: Waiting = await listen({ files: [copy], timeoutMs: 1000 });
+  const waiting: Waiting = await listen({ files: [copy], timeoutMs: 1000, ...receive });
   const socket = connect(waiting.address);
   const connection = peerOf(t, socket);
   const lying = (async (): Promise<void> => {
@@ -512,6 +514,45 @@ test('a sender that commits before anything was verified is given up', async (t)
   });
   t.is(codeOf(ended), 'E_PROTOCOL', messageOf(ended));
   t.false(existsSync(copy));
+});
+
+/** Does all that a sender does until the files are published, and then says nothing more but heartbeats. */
+async function neverSayGoodbye(connection: Connection): Promise<void> {
+  await sendAll(connection);
+  const manifest = new RegionManifest(LEAVES * LEAF);
+  for (let leaf = 0; leaf < LEAVES; leaf++)
+    manifest.set(leaf, 0xffff, digestOf(CONTENTS.subarray(leaf * LEAF, (leaf + 1) * LEAF)));
+  await connection.sendControl({ kind: 'end', root: manifestRoot([manifest]), summary: SUMMARY });
+  await connection.expect('verified');
+  await connection.sendControl({ kind: 'commit' });
+  await connection.expect('published');
+}
+
+test('a sender that never says goodbye is waited for as long as the timeout, and the transfer is a success', async (t) => {
+  t.timeout(20_000);
+  const { ended, copy } = await receiveFrom(t, neverSayGoodbye);
+  t.is(codeOf(ended), undefined, messageOf(ended));
+  t.is(firstWrongPage(copy, LAYOUT), undefined);
+});
+
+test('a receiver that waits for a goodbye ends at once when it is interrupted', async (t) => {
+  t.timeout(20_000);
+  const interruption = new AbortController();
+  let interrupted = 0;
+  const { ended, copy } = await receiveFrom(
+    t,
+    async (connection) => {
+      await neverSayGoodbye(connection);
+      interrupted = performance.now();
+      interruption.abort();
+    },
+    undefined,
+    undefined,
+    { signal: interruption.signal, timeoutMs: 15_000 },
+  );
+  t.true(performance.now() - interrupted < 5000);
+  t.is(codeOf(ended), undefined, messageOf(ended));
+  t.is(firstWrongPage(copy, LAYOUT), undefined);
 });
 
 /** Sends a leaf with all of its pages in so many bytes, whatever they are. */

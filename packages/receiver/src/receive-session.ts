@@ -93,25 +93,47 @@ export class ReceiveSession {
 
   /**
    * Makes sure that the sender knows: waits for its goodbye, and when its connection broke just then, for it to come
-   * back and ask.
+   * back and ask. Nobody else who comes meanwhile makes the wait longer.
    */
   async acknowledge(caller: Caller, listener: Listener, patienceMs: number): Promise<void> {
-    let current: Caller | undefined = caller;
-    while (current !== undefined) {
-      const { connection } = current;
+    let deadline = 0;
+    for (let current: Caller | undefined = caller; current !== undefined;) {
+      const { connection, hello } = current;
       try {
         if (current !== caller) await this.#tellPublished(current, caller);
-        await connection.expect('goodbye');
+        await this.#goodbye(connection, patienceMs);
         await connection.close();
         return;
       } catch (error) {
         await connection.abort(BallastError.from(error));
       }
+      if (Buffer.compare(hello.session, caller.hello.session) === 0) deadline = performance.now() + patienceMs;
       try {
-        current = await listener.nextCaller(this.#options.signal, patienceMs);
+        current = await listener.nextCaller(this.#options.signal, Math.max(0, deadline - performance.now()));
       } catch {
         return;
       }
+    }
+  }
+
+  /** @throws the connection's failure; TIMEOUT; ABORTED by the signal */
+  async #goodbye(connection: Connection, patienceMs: number): Promise<void> {
+    const { signal } = this.#options;
+    const onAbort = (): void => {
+      connection.fail(new BallastError(ErrorCode.ABORTED, 'the receiver ends'));
+    };
+    const timer = setTimeout(() => {
+      connection.fail(
+        new BallastError(ErrorCode.TIMEOUT, 'the sender did not say that it knows of the published files'),
+      );
+    }, patienceMs);
+    signal?.addEventListener('abort', onAbort, { once: true });
+    try {
+      if (signal?.aborted === true) onAbort();
+      await connection.expect('goodbye');
+    } finally {
+      clearTimeout(timer);
+      signal?.removeEventListener('abort', onAbort);
     }
   }
 
