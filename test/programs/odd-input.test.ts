@@ -308,6 +308,21 @@ asUser('a folder that may not be written is one sentence on both sides', async (
   t.deepEqual(readdirSync(closed), []);
 });
 
+asUser('a folder that may not be searched is one sentence before anyone can connect', async (t) => {
+  const folder = await temporaryFolder(t);
+  const env = { ...process.env, NODE_V8_COVERAGE: '' };
+  const end = await runReceiver(t, [join(folder, 'copy.mem')], { uid: 65534, gid: 65534, env });
+  failedClearly(t, end, 1, /copy\.mem cannot be written .*\(EACCES\)/);
+});
+
+test('a name that is not UTF-8 is refused, and no file is made under another', async (t) => {
+  const folder = await temporaryFolder(t);
+  const within = ['/bin/sh', '-c', 'exec "$0" "$@" "$(printf "guest\\377.mem")"'];
+  const end = await runReceiver(t, ['--listen', '127.0.0.1:0'], { within, cwd: folder });
+  failedClearly(t, end, 2, /the name guest.*\.mem is not UTF-8/);
+  t.deepEqual(readdirSync(folder), []);
+});
+
 test('a source that shrinks before it is sent is refused with its new size, not with a crash', async (t) => {
   const folder = await temporaryFolder(t);
   const source = join(folder, 'guest.mem');

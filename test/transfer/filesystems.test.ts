@@ -63,6 +63,25 @@ onTmpfs('memory that cannot fit the filesystem is refused before a page is sent'
   t.false(existsSync(`${copy}.partial`));
 });
 
+onTmpfs('memory files on two filesystems fit when each has room for its own', async (t) => {
+  const { folder, source, mounted, copy } = await places(t);
+  await mount(t, mounted, 'tmpfs', 'size=2m');
+  const small = join(folder, 'small.mem');
+  const large = join(folder, 'large.copy');
+  writeMemoryFile(small, [{ fill: Fill.data, pages: 256 }]);
+  writeMemoryFile(source, LARGE);
+  await transfer({ from: [small, source], to: [copy, large] });
+  t.is(firstWrongPage(large, LARGE), undefined);
+
+  const { received } = await attempt({
+    from: [source, small],
+    to: [copy, large],
+    receive: { force: true },
+  });
+  t.is(codeOf(received), 'E_NO_SPACE', messageOf(received));
+  t.regex(messageOf(received), /mounted has \d+ bytes free and the memory may need 42991616;/);
+});
+
 onTmpfs('holes need no room: a large memory with little in it fits a small filesystem', async (t) => {
   const { source, mounted, copy } = await places(t);
   await mount(t, mounted, 'tmpfs', 'size=8m');
@@ -286,7 +305,9 @@ onExt4('a file gets its name in a folder that may be written and not be read', a
   chmodSync(folder, 0o711);
   chmodSync(mounted, 0o333);
   writeMemoryFile(source, [{ fill: Fill.data, pages: 100 }]);
-  const { receiver, to } = await receiverProgram(t, [copy], { uid: 65534, gid: 65534 });
+  // Another user cannot write this one's coverage.
+  const env = { ...process.env, NODE_V8_COVERAGE: '' };
+  const { receiver, to } = await receiverProgram(t, [copy], { uid: 65534, gid: 65534, env });
   const sent = await runSender(t, [source, '--to', to, '--retry', '0']);
   t.is(sent.status, 0, sent.stderr);
   const { status, stderr } = await receiver.ended;

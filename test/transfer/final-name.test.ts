@@ -265,6 +265,17 @@ test('a name that no file can have is refused before anyone can connect', async 
     code: 'E_NOT_FOUND',
     message: /folder .* does not exist/,
   });
+  await t.throwsAsync(listen({ files: [join(folder, 'n'.repeat(300))] }), { code: 'E_BAD_FILE', message: /too long/ });
+  const partialIsTooLong = join(folder, 'n'.repeat(255 - '.partial'.length + 1));
+  await t.throwsAsync(listen({ files: [partialIsTooLong] }), { code: 'E_BAD_FILE', message: /too long/ });
+  writeFileSync(join(folder, 'file'), '');
+  await t.throwsAsync(listen({ files: [join(folder, 'file', 'copy.mem')] }), {
+    code: 'E_BAD_FILE',
+    message: /file is not a folder/,
+  });
+  symlinkSync('loop', join(folder, 'loop'));
+  await t.throwsAsync(listen({ files: [join(folder, 'loop', 'copy.mem')] }), { code: 'E_WRITE', message: /\(ELOOP\)/ });
   await t.throwsAsync(listen({ files: [] }), { code: 'E_USAGE' });
   await t.throwsAsync(listen({ files: [join(folder, 'a'), join(folder, 'a')] }), { code: 'E_USAGE' });
+  await t.throwsAsync(listen({ files: [join(folder, 'a'), `${folder}/./a`] }), { code: 'E_USAGE' });
 });

@@ -1,3 +1,4 @@
+import { resolve } from 'node:path';
 import { BallastError, ErrorCode, isRetryable } from '@ballast/shared/errors';
 import type { TransferResult } from '@ballast/shared/events';
 import { DEFAULT_PORT, readTlsIdentity } from '@ballast/shared/transport';
@@ -145,7 +146,7 @@ function checkOptions(options: ReceiveOptions): void {
     throw usage('no file was given; expected a name for each memory file of the sender, or --sink');
   if (options.inPlace === true && options.force === true)
     throw usage('--in-place writes into a file that exists, and --force replaces it; choose one of them');
-  if (new Set(files).size !== files.length)
+  if (new Set(files.map((file) => resolve(file))).size !== files.length)
     throw usage('a file was given twice; each memory file of the sender needs a name of its own');
   const reuse = options.reuse ?? [];
   if (reuse.length > 0 && (options.sink === true || options.inPlace === true))

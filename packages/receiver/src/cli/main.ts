@@ -95,6 +95,11 @@ async function runReceive(options: ReceiveCliOptions, { args: files, output, sig
       '--tls-allow names certificates, and without --tls-dir there are none; add --tls-dir',
     );
   }
+  // Node.js puts this character where an argument is not UTF-8: a file would be made under another name than was given.
+  const garbled = files.find((file) => file.includes('\ufffd'));
+  if (garbled !== undefined) {
+    throw new BallastError(ErrorCode.USAGE, `the name ${printable(garbled, 200)} is not UTF-8; choose one that is`);
+  }
   const what =
     options.sink === true
       ? 'received and verified a memory'

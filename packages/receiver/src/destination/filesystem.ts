@@ -124,15 +124,44 @@ export function isSameFile(found: Stats | undefined, fd: number): boolean {
   return found?.dev === dev && found.ino === ino;
 }
 
+/** A file that memory may come to. */
+interface Place {
+  readonly path: string;
+  readonly fd: number;
+  readonly store: RegionStore;
+  readonly filesystem: Filesystem;
+}
+
 /**
- * Checks that what may come fits, before any of it comes. The filesystem may still fill up later.
+ * Checks that what may come fits, before any of it comes. Which of several files it is for is not known, so that only what
+ * all of them together have no room for is too much. A filesystem may still fill up later.
  * @param neededBytes at most so many will be written
  * @throws BallastError NO_SPACE
  */
-export function checkRoom(folder: string, filesystem: Filesystem, neededBytes: number): void {
-  if (neededBytes <= filesystem.availableBytes) return;
+export function checkRoom(places: readonly Place[], neededBytes: number): void {
+  const byDevice = new Map<number, { folder: string; available: number; held: number; bytes: number }>();
+  for (const { path, fd, store, filesystem } of places) {
+    const { dev } = fstatSync(fd);
+    const known = byDevice.get(dev);
+    byDevice.set(dev, {
+      folder: known?.folder ?? dirname(path),
+      available: filesystem.availableBytes,
+      held: (known?.held ?? 0) + allocatedBytes(fd),
+      bytes: (known?.bytes ?? 0) + store.bytes,
+    });
+  }
+  const devices = [...byDevice.values()];
+  // A small file needs no more of a large filesystem than its size.
+  const room = devices.reduce((sum, { available, held, bytes }) => sum + Math.min(available + held, bytes), 0);
+  const total = devices.reduce((sum, { bytes }) => sum + bytes, 0);
+  if (Math.min(neededBytes, total) <= room) return;
+  const available = devices
+    .filter(({ available, held, bytes }) => available + held < bytes)
+    .map(({ folder, available }) => `${folder} has ${available} bytes free`)
+    .join(', ');
+  const held = devices.reduce((sum, device) => sum + device.held, 0);
   throw new BallastError(
     ErrorCode.NO_SPACE,
-    `${folder} has ${filesystem.availableBytes} bytes free and the memory may need ${neededBytes}; make room there, choose another folder, or say --no-space-check if most of it is zeros`,
+    `${available} and the memory may need ${neededBytes - held}; make room there, choose another folder, or say --no-space-check if most of it is zeros`,
   );
 }

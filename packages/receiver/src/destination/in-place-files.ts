@@ -9,20 +9,10 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs';
-import { dirname } from 'node:path';
 import { BallastError, ErrorCode, systemCode } from '@ballast/shared/errors';
 import { tryLock, unlock } from '@ballast/shared/memory';
 import { Outcome, type Destination } from './destination.js';
-import {
-  allocatedBytes,
-  checkRoom,
-  filesystemOf,
-  isSameFile,
-  storeFor,
-  syncFile,
-  syncNameOf,
-  type Filesystem,
-} from './filesystem.js';
+import { checkRoom, filesystemOf, isSameFile, storeFor, syncFile, syncNameOf, type Filesystem } from './filesystem.js';
 import { writeFailed, type RegionStore } from './region-store.js';
 
 /** A file that is written in its existing inode, open and locked. */
@@ -57,11 +47,7 @@ export class InPlaceFiles implements Destination {
     const files: InPlaceFile[] = [];
     try {
       for (const [index, path] of paths.entries()) files.push(openExisting(path, regionBytes[index] ?? 0));
-      const [first] = files;
-      if (first !== undefined && neededBytes !== undefined) {
-        const held = files.reduce((sum, file) => sum + allocatedBytes(file.fd), 0);
-        checkRoom(dirname(first.path), first.filesystem, neededBytes - held);
-      }
+      if (neededBytes !== undefined) checkRoom(files, neededBytes);
       markAll(files);
       return new InPlaceFiles(files);
     } catch (error) {

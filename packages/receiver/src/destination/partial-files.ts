@@ -8,7 +8,9 @@ import {
   lstatSync,
   openSync,
   renameSync,
+  statSync,
   unlinkSync,
+  type Stats,
 } from 'node:fs';
 import { basename, dirname } from 'node:path';
 import { BallastError, ErrorCode, systemCode } from '@ballast/shared/errors';
@@ -74,11 +76,7 @@ export class PartialFiles implements Destination {
     const files: PartialFile[] = [];
     try {
       for (const [index, path] of paths.entries()) files.push(openPartial(path, regionBytes[index] ?? 0));
-      const [first] = files;
-      if (first !== undefined && neededBytes !== undefined) {
-        const held = files.reduce((sum, file) => sum + allocatedBytes(file.fd), 0);
-        checkRoom(dirname(first.path), first.filesystem, neededBytes - held);
-      }
+      if (neededBytes !== undefined) checkRoom(files, neededBytes);
       return new PartialFiles(files, force);
     } catch (error) {
       for (const file of files) {
@@ -136,14 +134,14 @@ export class PartialFiles implements Destination {
 
 /**
  * Checks early what publishing would find out late.
- * @throws BallastError EXISTS, BAD_FILE, NOT_FOUND
+ * @throws BallastError EXISTS, BAD_FILE, NOT_FOUND, WRITE
  */
 export function checkFinalNames(paths: readonly string[], force: boolean): void {
   for (const path of paths) {
     if (basename(path) === '' || path.endsWith('/')) {
       throw new BallastError(ErrorCode.BAD_FILE, `'${path}' is no name for a file`);
     }
-    const stat = lstatSync(path, { throwIfNoEntry: false });
+    const stat = lookAt(path, lstatSync);
     if (stat?.isDirectory() === true) {
       throw new BallastError(ErrorCode.BAD_FILE, `${path} is a directory; expected the name of the file to make`);
     }
@@ -153,12 +151,37 @@ export function checkFinalNames(paths: readonly string[], force: boolean): void 
         `${path} exists already; remove it, choose another name, or replace it with --force`,
       );
     }
-    if (lstatSync(dirname(path), { throwIfNoEntry: false }) === undefined) {
+    const folder = lookAt(dirname(path), statSync);
+    if (folder === undefined) {
       throw new BallastError(
         ErrorCode.NOT_FOUND,
         `the folder ${dirname(path)} does not exist; create it, or choose another`,
       );
     }
+    if (!folder.isDirectory()) {
+      throw new BallastError(ErrorCode.BAD_FILE, `${dirname(path)} is not a folder, and so no file can be made in it`);
+    }
+    // May be too long where the final name is not.
+    lookAt(partialPath(path), lstatSync);
+  }
+}
+
+/**
+ * @returns undefined when nothing has the name
+ * @throws BallastError BAD_FILE for a name that no file can have; WRITE when the system does not let us look
+ */
+function lookAt(path: string, stat: typeof statSync): Stats | undefined {
+  try {
+    return stat(path, { throwIfNoEntry: false });
+  } catch (error) {
+    const code = systemCode(error);
+    if (code === 'ENOTDIR') return undefined;
+    if (code === 'ENAMETOOLONG') {
+      throw new BallastError(ErrorCode.BAD_FILE, `${path} is too long for a name; choose a shorter one`, {
+        cause: error,
+      });
+    }
+    throw writeFailed(path, 0, error);
   }
 }
 

@@ -1,4 +1,3 @@
-import { dirname } from 'node:path';
 import type { GuestMemoryFile } from '@ballast/shared/qmp';
 import type { Destination } from '../destination/destination.js';
 import { allocatedBytes, checkRoom } from '../destination/filesystem.js';
@@ -26,11 +25,7 @@ export class GuestFiles implements Destination {
     const files: InPlaceFile[] = [];
     try {
       for (const [index, { path }] of memory.entries()) files.push(openExisting(path, regionBytes[index] ?? 0));
-      const [first] = files;
-      if (first !== undefined && neededBytes !== undefined) {
-        const held = files.reduce((sum, file) => sum + allocatedBytes(file.fd), 0);
-        checkRoom(dirname(first.path), first.filesystem, neededBytes - held);
-      }
+      if (neededBytes !== undefined) checkRoom(files, neededBytes);
       return new GuestFiles(files);
     } catch (error) {
       files.forEach(closeFile);
