@@ -139,6 +139,19 @@ test('a trial whose receiver goes away reports what it has, says what is missing
   t.is(eventsIn(end.stdout).at(-1)?.event, 'error');
 });
 
+test('a report that cannot be written costs neither the others nor the event', async (t) => {
+  const scene = await trialScene(t);
+  const [lost, written] = [join(scene.folder, 'nowhere', 'a.json'), join(scene.folder, 'b.json')];
+  const { end, report } = await runTrialProgram(t, scene, [
+    ...['--runs', '1', '--strategies', 'bitmap'],
+    ...['--report', lost, '--report', written],
+  ]);
+  failedClearly(t, end, 1, /nowhere\/a\.json cannot be written \(ENOENT\)/);
+  t.true(report.complete);
+  t.deepEqual({ event: 'trial-done', ...(JSON.parse(await readFile(written, 'utf8')) as object) }, { ...report });
+  t.is(eventsIn(end.stdout).at(-1)?.event, 'error');
+});
+
 test('an interrupted trial reports what it has and ends with 130', async (t) => {
   const scene = await trialScene(t);
   const { to } = await receiverProgram(t, ['--sink', '--keep-listening']);
@@ -177,6 +190,9 @@ test('a trial without a receiver, and one whose options contradict each other, a
     [['trial', '--predict', '--memory', '1GiB', '--in-use', '120%'], /more than all of the memory/],
     [['trial', '--predict', '--memory', '1GiB', '--in-use', '60%', '--zero', '50%'], /together are more/],
     [['trial', '--predict', source, '--memory', '1GiB'], /leave out --memory/],
+    [['trial', '--predict', '--memory', '8000TiB', '--in-use', '25%'], /more than the 64 TiB/],
+    [['trial', '--predict', source, '--channels', '1,4'], /leave out --channels/],
+    [['trial', '--predict', source, '--compress', 'lz4'], /leave out --compress/],
     [['trial', '--predict', source, '--to', '127.0.0.1:1'], /leave out --to/],
   ] as const) {
     failedClearly(t, await runSender(t, args), 2, sentence);

@@ -1,6 +1,7 @@
 import { writeFileSync } from 'node:fs';
 import { formatDuration, isInteractive, printable, type ActionContext, type CommonOptions } from '@ballast/shared/cli';
 import { BallastError, ErrorCode, systemCode } from '@ballast/shared/errors';
+import { MAX_REGION_BYTES } from '@ballast/shared/memory';
 import type { Address } from '@ballast/shared/transport';
 import type { BalloonOrigin } from '../balloon/balloon-map.js';
 import type { CompressionChoice } from '../compression/choice.js';
@@ -48,10 +49,14 @@ export async function runTrialCommand(options: TrialCliOptions, context: ActionC
   const report = options.predict === true ? await predicted(options, context) : await measured(options, context);
   const { output } = context;
   output.print(trialText(report, output.style.columns));
-  const paths = [options.report ?? []].flat();
-  for (const path of paths) writeReport(path, report);
   output.event({ event: 'trial-done', ...report });
-  if (report.failure !== null) throw new BallastError(report.failure.code, sentenceOf(report));
+  const paths = [options.report ?? []].flat();
+  const unwritten = paths.flatMap((path) => writeReport(path, report) ?? []);
+  const failures =
+    report.failure === null ? unwritten : [new BallastError(report.failure.code, sentenceOf(report)), ...unwritten];
+  const [failure, ...others] = failures;
+  for (const { message } of others) output.warn(message);
+  if (failure !== undefined) throw failure;
   output.done([
     options.predict === true ? 'predicted' : `${report.cells.length} combinations measured, ${report.runs} times each`,
     ...paths.map((path) => `report: ${printable(path, 200)}`),
@@ -113,6 +118,10 @@ async function predicted(
 ): Promise<TrialReport> {
   const { memory, inUse, zero, balloon, read, scanRate, pageSize, headerSize } = options;
   if (options.to !== undefined) throw usage('--predict needs no receiver; leave out --to, or --predict');
+  if ([options.channels ?? 1].flat().some((channels) => channels !== 1))
+    throw usage('--predict knows one channel, as QEMU had in the mail; leave out --channels, or measure with --to');
+  if ([options.compress ?? 'none'].flat().some((compress) => compress !== 'none'))
+    throw usage('--predict does not know how far pages can be compressed; leave out --compress, or measure with --to');
   let shape: Parameters<typeof predictTrial>[0]['memory'];
   if (files.length > 0) {
     if (memory !== undefined || inUse !== undefined)
@@ -126,6 +135,7 @@ async function predicted(
         '--predict needs a memory file, or --memory SIZE and --in-use SHARE of one, such as --memory 16GiB --in-use 25%',
       );
     shape = { memoryBytes: memory, inUse: shareOf(inUse, memory), zero: shareOf(zero, memory) };
+    if (memory > MAX_REGION_BYTES) throw usage('--memory is more than the 64 TiB that a memory can have');
     if (memory < pageSize) throw usage(`--memory is less than a page of ${pageSize} bytes`);
     if (shape.inUse + shape.zero > 1) throw usage('--in-use and --zero together are more than all of the memory');
   }
@@ -155,13 +165,15 @@ function shareOf(value: number, memoryBytes: number): number {
   return value > 1 ? value / memoryBytes : value;
 }
 
-function writeReport(path: string, report: TrialReport): void {
+/** Returns why it could not be written: there may be others, and the trial may have taken hours. */
+function writeReport(path: string, report: TrialReport): BallastError | undefined {
   const format = reportFormatOf(path);
-  if (format === undefined) return;
+  if (format === undefined) return undefined;
   try {
     writeFileSync(path, REPORT_FORMATS[format](report));
+    return undefined;
   } catch (error) {
-    throw new BallastError(
+    return new BallastError(
       ErrorCode.WRITE,
       `the report ${path} cannot be written (${systemCode(error) ?? 'unknown error'}); what it would say is above`,
       { cause: error },
