@@ -205,6 +205,11 @@ for (const entry of [null, 5, 'free', true, []]) {
   });
 }
 
+test('an entry that is nested deeply under a name that is empty is named in short', (t) => {
+  const path = scratchFile(t, `[${'{"":'.repeat(50_000)}1${'}'.repeat(50_000)}]`);
+  refuses(t, path, ['entry 0', '{"":"…"}']);
+});
+
 test('an entry with much in it is named in short', (t) => {
   const nested = '['.repeat(50_000) + ']'.repeat(50_000);
   const path = scratchFile(t, `[{"start":-1,"length":4096,"junk":${nested},"name":"${'x'.repeat(500)}"}]`);

@@ -168,7 +168,8 @@ function isSize(value: unknown): value is number {
 
 /** An entry for people, on one line, not too long, and without what is nested in it. */
 function shown(entry: unknown): string {
-  const text = JSON.stringify(entry, (key, value: unknown) => (key !== '' && isNested(value) ? '…' : value));
+  // Not by the key: that of the entry is empty, and one inside may be so, too.
+  const text = JSON.stringify(entry, (_, value: unknown) => (value !== entry && isNested(value) ? '…' : value));
   return text.length <= 160 ? text : `${text.slice(0, 159)}…`;
 }
 
