@@ -1,4 +1,7 @@
 import { once } from 'node:events';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { PassThrough, Writable } from 'node:stream';
 import { text } from 'node:stream/consumers';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -88,6 +91,7 @@ test('a stdout that cannot be written is a failure, but EPIPE is none', async (t
   for (const [code, isFailure] of [
     ['ENOSPC', true],
     ['EPIPE', false],
+    ['EIO', true],
   ] as const) {
     const stdout = new Writable({
       write(_chunk, _encoding, done) {
@@ -108,6 +112,19 @@ test('a stdout that cannot be written is a failure, but EPIPE is none', async (t
     await output.flush();
     t.is(output.failure?.code, isFailure ? ErrorCode.WRITE : undefined);
   }
+});
+
+test('a file that takes only the beginning of what is said is a failure', async (t) => {
+  const folder = await mkdtemp(join(tmpdir(), 'ballast-output-'));
+  t.teardown(async () => rm(folder, { recursive: true }));
+  const path = join(folder, 'answer');
+  await writeFile(path, 'x'.repeat(4090));
+  // The limit, 8 times 512 bytes, cuts the last write short, as a full disk does.
+  const child = startSample(['talk', '--quiet'], ['sh', '-c', 'ulimit -f 8; exec "$@" >>"$0"', path]);
+  const [stderr] = await Promise.all([text(child.stderr), once(child, 'close')]);
+  t.true((await readFile(path, 'utf8')).endsWith('xthe an'));
+  t.is(child.exitCode, 1);
+  t.regex(stderr, /^sample: the program's stdout cannot be written \(EFBIG\)/);
 });
 
 test('an error is an event and a sentence', async (t) => {

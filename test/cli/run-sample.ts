@@ -13,9 +13,16 @@ export interface SampleRun {
   readonly stderr: string;
 }
 
-/** Starts the sample program with pipes for stdout and stderr. */
-export function startSample(args: readonly string[]): ChildProcessByStdio<null, Readable, Readable> {
-  return spawn(process.execPath, [SAMPLE, ...args], {
+/**
+ * Starts the sample program with pipes for stdout and stderr.
+ * @param through a command that is given the sample's, and runs it
+ */
+export function startSample(
+  args: readonly string[],
+  through: readonly string[] = [],
+): ChildProcessByStdio<null, Readable, Readable> {
+  const [command, ...rest] = [...through, process.execPath, SAMPLE, ...args];
+  return spawn(command ?? '', rest, {
     stdio: ['ignore', 'pipe', 'pipe'],
     env: { ...process.env, FORCE_COLOR: undefined, NO_COLOR: '1' },
   });

@@ -1,3 +1,4 @@
+import { fstatSync, writeSync } from 'node:fs';
 import type { Writable } from 'node:stream';
 import { BallastError, ErrorCode, systemCode } from '../errors.js';
 import type { TerminalLike } from './terminal.js';
@@ -12,6 +13,8 @@ export type TextStream = Writable & TerminalLike;
 export class Sink {
   readonly stream: TextStream;
   readonly #name: string;
+  /** Of a regular file, which is written here: Node's stream takes a write that a full disk cut short for a whole one. */
+  readonly #file: number | undefined;
   #error: Error | undefined;
   #pending = 0;
   #idle: (() => void)[] = [];
@@ -19,6 +22,7 @@ export class Sink {
   private constructor(stream: TextStream) {
     this.stream = stream;
     this.#name = stream === process.stderr ? 'stderr' : 'stdout';
+    this.#file = regularFileOf(stream);
     // For good: an error may arrive after everything else has ended, and would be thrown if nobody listened.
     stream.on('error', (error) => {
       this.#error ??= error;
@@ -41,8 +45,9 @@ export class Sink {
   get failure(): BallastError | undefined {
     if (this.#error === undefined) return undefined;
     const code = systemCode(this.#error);
-    // EIO is what a terminal says after it was closed.
-    if (code === 'EPIPE' || code === 'EIO' || code === 'ERR_STREAM_DESTROYED') return undefined;
+    if (code === 'EPIPE' || code === 'ERR_STREAM_DESTROYED') return undefined;
+    // What a terminal says after it was closed. A disk says it, too, and means a failure.
+    if (code === 'EIO' && this.stream.isTTY === true) return undefined;
     return new BallastError(
       ErrorCode.WRITE,
       `the program's ${this.#name} cannot be written (${code ?? this.#error.message}); what it says is incomplete`,
@@ -57,6 +62,10 @@ export class Sink {
 
   write(text: string): void {
     if (this.#error !== undefined || this.stream.destroyed || this.stream.writableEnded) return;
+    if (this.#file !== undefined) {
+      this.#writeToFile(this.#file, Buffer.from(text));
+      return;
+    }
     this.#pending++;
     this.stream.write(text, (error) => {
       if (error) this.#error ??= error;
@@ -71,5 +80,24 @@ export class Sink {
     await new Promise<void>((resolve) => {
       this.#idle.push(resolve);
     });
+  }
+
+  #writeToFile(fd: number, bytes: Buffer): void {
+    try {
+      for (let at = 0; at < bytes.length;) at += writeSync(fd, bytes, at);
+    } catch (error) {
+      this.#error = error instanceof Error ? error : new Error(String(error));
+    }
+  }
+}
+
+/** The descriptor of a stream that writes to a regular file. */
+function regularFileOf(stream: TextStream): number | undefined {
+  const { fd } = stream as { fd?: unknown };
+  if (typeof fd !== 'number') return undefined;
+  try {
+    return fstatSync(fd).isFile() ? fd : undefined;
+  } catch {
+    return undefined;
   }
 }
