@@ -383,6 +383,10 @@ const NOT_MESSAGES: Readonly<Record<string, Buffer>> = {
     [pack('kind'), pack('commit')],
     [pack('kind'), pack('heartbeat')],
   ]),
+  'the same key twice, in two forms': packMap([
+    [pack('kind'), pack('commit')],
+    [Buffer.concat([Buffer.of(0xa4), Buffer.from('kind')]), pack('heartbeat')],
+  ]),
   'the same key twice in the summary': pack({
     ...END,
     summary: new Raw(

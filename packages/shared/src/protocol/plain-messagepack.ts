@@ -55,7 +55,8 @@ export function checkPlain(bytes: Buffer): void {
     const token = bytes[at];
     const isString = token !== undefined && ((token >= 0xa0 && token < 0xc0) || (token >= 0xd9 && token <= 0xdb));
     if (!isString) throw new Error(`a map has a key at byte ${at} that is no string`);
-    const start = at;
+    // Without what says how long it is: the same length can be written in several ways.
+    const start = at + 1 + (BYTES_LENGTH.get(token) ?? 0);
     value(MAX_DEPTH);
     return bytes.toString('latin1', start, at);
   };
