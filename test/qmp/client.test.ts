@@ -89,6 +89,17 @@ test('a monitor that does not greet is given up, with what may be the reason', a
   await t.throwsAsync(QmpClient.connect(path, 100), { ...QMP, message: /serves one client at a time/ });
 });
 
+test('who waits for a greeting can be interrupted', async (t) => {
+  const path = await monitor(t, () => undefined, '');
+  const controller = new AbortController();
+  const connecting = QmpClient.connect(path, 60_000, controller.signal);
+  setTimeout(() => {
+    controller.abort();
+  }, 100);
+  await t.throwsAsync(connecting, { code: ErrorCode.ABORTED });
+  await t.throwsAsync(QmpClient.connect(path, 60_000, controller.signal), { code: ErrorCode.ABORTED });
+});
+
 for (const [what, greeting] of [
   ['a human monitor', 'QEMU 7.2.22 monitor - type help for more information\n(qemu) '],
   ['text that is not JSON', '{"QMP": \n'],

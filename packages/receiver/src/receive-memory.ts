@@ -18,7 +18,7 @@ import { ReceiveSession } from './receive-session.js';
 export async function receiveMemory(options: ReceiveOptions): Promise<TransferResult> {
   checkOptions(options);
   // A guest that cannot be received is refused before anyone is invited.
-  const guest = options.qmp === undefined ? undefined : await openGuest(options.qmp);
+  const guest = options.qmp === undefined ? undefined : await openGuest(options.qmp, options.signal);
   try {
     const listener = await openListener(options);
     try {
@@ -59,9 +59,9 @@ export async function receiveForever(
 }
 
 /** What only a running guest needs is loaded only for one. */
-async function openGuest(qmp: string): Promise<IncomingGuest> {
+async function openGuest(qmp: string, signal: AbortSignal | undefined): Promise<IncomingGuest> {
   const { IncomingGuest } = await import('./live/incoming-guest.js');
-  return await IncomingGuest.open(qmp);
+  return await IncomingGuest.open(qmp, signal);
 }
 
 async function openListener(options: ReceiveOptions): Promise<Listener> {

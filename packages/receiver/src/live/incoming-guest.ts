@@ -50,9 +50,9 @@ export class IncomingGuest {
     this.#pid = pid;
   }
 
-  /** @throws BallastError QMP, GUEST */
-  static async open(path: string): Promise<IncomingGuest> {
-    const qmp = await QmpClient.connect(path);
+  /** @throws BallastError QMP, GUEST; ABORTED by the signal */
+  static async open(path: string, signal?: AbortSignal): Promise<IncomingGuest> {
+    const qmp = await QmpClient.connect(path, undefined, signal);
     try {
       const [{ status }, migration] = [await runStateOf(qmp), await migrationOf(qmp)];
       if (status !== 'inmigrate' || migration.status !== 'none') {

@@ -31,7 +31,7 @@ export async function runMove(
   if (options.checkSource === true || options.read !== undefined)
     throw usage('--check-source and --read are for paused memory; a live move always checks its source after the stop');
   if (options.dryRun === true) {
-    const forecast = await forecastMove({ qmp });
+    const forecast = await forecastMove({ qmp, signal });
     output.event({ event: 'forecast', ...forecast });
     output.print(describeForecast(qmp, forecast).join('\n'));
     return;

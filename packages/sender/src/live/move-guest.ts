@@ -100,7 +100,7 @@ export async function moveGuest(options: MoveOptions): Promise<LiveResult> {
   checkCompression(options.compress ?? CompressionChoice.none);
   const record = options.record ?? recordPath(options.qmp);
   refuseUnfinished(record, options.qmp);
-  const guest = await SourceGuest.open(options.qmp);
+  const guest = await SourceGuest.open(options.qmp, options.signal);
   try {
     const source = MemorySource.open(guest.memory.files.map(({ path }) => path));
     const digester = new LeafDigester(source, options.threads ?? DEFAULT_THREADS);
@@ -123,8 +123,12 @@ export async function moveGuest(options: MoveOptions): Promise<LiveResult> {
  * changed, set or sent.
  * @throws BallastError as `moveGuest`
  */
-export async function forecastMove({ qmp, threads }: Pick<MoveOptions, 'qmp' | 'threads'>): Promise<MoveForecast> {
-  const guest = await SourceGuest.open(qmp);
+export async function forecastMove({
+  qmp,
+  threads,
+  signal,
+}: Pick<MoveOptions, 'qmp' | 'threads' | 'signal'>): Promise<MoveForecast> {
+  const guest = await SourceGuest.open(qmp, signal);
   try {
     const source = MemorySource.open(guest.memory.files.map(({ path }) => path));
     const digester = new LeafDigester(source, threads ?? DEFAULT_THREADS);

@@ -64,9 +64,9 @@ export class SourceGuest {
     this.balloonActualBytes = found.balloonActualBytes;
   }
 
-  /** @throws BallastError QMP; GUEST when it cannot be moved, and why */
-  static async open(path: string): Promise<SourceGuest> {
-    const qmp = await QmpClient.connect(path);
+  /** @throws BallastError QMP; GUEST when it cannot be moved, and why; ABORTED by the signal */
+  static async open(path: string, signal?: AbortSignal): Promise<SourceGuest> {
+    const qmp = await QmpClient.connect(path, undefined, signal);
     try {
       const { status, running } = await runStateOf(qmp);
       if (!running && !PAUSED_STATES.has(status)) {

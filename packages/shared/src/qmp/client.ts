@@ -64,9 +64,10 @@ export class QmpClient {
 
   /**
    * Connects and agrees on capabilities.
-   * @throws BallastError QMP when nobody answers as QEMU does
+   * @param signal gives it up until then; a monitor that serves somebody else lets us wait for all of `timeoutMs`
+   * @throws BallastError QMP when nobody answers as QEMU does; ABORTED by the signal
    */
-  static async connect(path: string, timeoutMs = DEFAULT_TIMEOUT_MS): Promise<QmpClient> {
+  static async connect(path: string, timeoutMs = DEFAULT_TIMEOUT_MS, signal?: AbortSignal): Promise<QmpClient> {
     const socket = createConnection(path);
     await new Promise<void>((resolve, reject) => {
       socket.once('connect', resolve);
@@ -76,7 +77,12 @@ export class QmpClient {
     });
     socket.removeAllListeners('error');
     const client = new QmpClient(path, socket);
+    const onAbort = (): void => {
+      client.#end(interrupted(path));
+    };
+    signal?.addEventListener('abort', onAbort, { once: true });
     try {
+      if (signal?.aborted === true) throw interrupted(path);
       await client.#within(
         'greeting',
         timeoutMs,
@@ -92,6 +98,8 @@ export class QmpClient {
     } catch (error) {
       client.close();
       throw error;
+    } finally {
+      signal?.removeEventListener('abort', onAbort);
     }
   }
 
@@ -227,6 +235,10 @@ export class QmpRefusal extends Error {
 
 function broken(path: string, why: string, cause?: unknown): BallastError {
   return new BallastError(ErrorCode.QMP, `the connection to QEMU at ${path} ended (${why})`, { cause });
+}
+
+function interrupted(path: string): BallastError {
+  return new BallastError(ErrorCode.ABORTED, `interrupted while waiting for QEMU at ${path}`);
 }
 
 function unreachable(path: string, error: Error): BallastError {
