@@ -405,6 +405,12 @@ for (const reads of READS) {
     await t.throwsAsync(dialled.expect('welcome'), { code: ErrorCode.PROTOCOL, message: /not today/ });
   });
 
+  test(`${reads}: a peer cannot say that this side was called wrongly`, async (t) => {
+    const { dialled, accepted } = await openPair(t, reads);
+    await accepted.sendControl({ kind: 'abort', code: ErrorCode.USAGE, message: 'no --bandwidth here' });
+    await t.throwsAsync(dialled.expect('welcome'), { code: ErrorCode.PROTOCOL, message: /no --bandwidth here/ });
+  });
+
   test(`${reads}: a failure from outside wakes a side that waits for a message`, async (t) => {
     const { dialled } = await openPair(t, reads);
     const waiting = failureOf(dialled.next());

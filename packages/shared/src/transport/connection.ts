@@ -549,7 +549,11 @@ export class Connection {
   }
 }
 
-/** A peer's refuse or abort as an error of ours: its code where we know it, its words marked as its own. */
+/**
+ * A peer's refuse or abort as an error of ours: its code where we know it, its words marked as its own. That the command
+ * line is wrong, which has an exit status of its own, nobody can say of another program's.
+ */
 function spokenBy(peer: string, { code, message }: { code: string; message: string }): BallastError {
-  return new BallastError(isErrorCode(code) ? code : ErrorCode.PROTOCOL, `${peer} says: ${message}`);
+  const ours = isErrorCode(code) && code !== ErrorCode.USAGE ? code : ErrorCode.PROTOCOL;
+  return new BallastError(ours, `${peer} says: ${message}`);
 }
