@@ -151,3 +151,14 @@ test('a huge region told at once costs little', (t) => {
 testProp('popCount counts the bits of a mask', [fc.integer({ min: 0, max: 0xffff })], (t, mask) => {
   t.is(popCount(mask), mask.toString(2).replaceAll('0', '').length);
 });
+
+test('a page in each block costs a bit for each page of the region, and no more', (t) => {
+  const blocks = 1000;
+  const coverage = new PageCoverage(blocks * BLOCK);
+  for (let block = 0; block < blocks; block++) t.true(coverage.cover(block * BLOCK, block * BLOCK + 1));
+  const bytes = coverage.blocks.reduce((sum, [, words]) => sum + (words?.byteLength ?? 0), 0);
+  t.is(bytes, coverage.pages / 8);
+  // Told to the end, each is next to nothing.
+  for (let block = 0; block < blocks; block++) t.true(coverage.cover(block * BLOCK + 1, (block + 1) * BLOCK));
+  t.true(coverage.blocks.every(([, words]) => words === undefined));
+});

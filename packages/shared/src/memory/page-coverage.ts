@@ -17,8 +17,9 @@ const FULL: Block = { words: new Uint32Array(0), set: BLOCK_PAGES };
 
 /**
  * Which pages of a region have been told about: each page of a round is either sent or released, and exactly once.
- * One bit a page where it is fragmented, next to nothing where whole blocks are told at once, so that a peer cannot
- * make it grow without sending as much.
+ * One bit a page where it is fragmented, next to nothing where whole blocks are told at once. A block is made for the
+ * first page of it that is told, so that a peer which tells of one page in each makes all of it grow with little traffic:
+ * what bounds it is the size of the memory, 2 GiB for the largest.
  */
 export class PageCoverage {
   readonly pages: number;
