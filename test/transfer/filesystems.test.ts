@@ -1,5 +1,14 @@
 import { execFile } from 'node:child_process';
-import { chmodSync, existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import type { ExecutionContext } from 'ava';
@@ -244,6 +253,33 @@ onHugePages('in place on hugetlbfs, the file gets the new memory', async (t) => 
   t.is(sent.root, received.root);
   t.true(readFileSync(copy).equals(contentsOf(IN_HUGE_PAGES, 1)));
   t.true((allocatedPages(copy) * PAGE) / HUGE_PAGE < HUGE_PAGES);
+});
+
+onHugePages('in place on hugetlbfs, a huge page in which all is empty stays a hole', async (t) => {
+  const { source, mounted, copy } = await places(t);
+  if (!(await reserveHugePages(t, HUGE_PAGES))) return t.fail('the huge pages that were there a moment ago are gone');
+  await mount(t, mounted, 'hugetlbfs', 'pagesize=2M');
+  // Told about in runs of which none is a whole huge page.
+  const layout: Layout = Array.from({ length: 32 }, () => [
+    { fill: Fill.hole, pages: 256 },
+    { fill: Fill.zero, pages: 256 },
+  ]).flat();
+  writeMemoryFile(source, layout);
+  writeFileSync(copy, '');
+  truncateSync(copy, 64 * MIB);
+  await transfer({ from: [source], to: [copy], receive: { inPlace: true } });
+  t.is(allocatedPages(copy), 0);
+});
+
+onHugePages('little in a large memory on hugetlbfs takes little time, although that tells of no holes', async (t) => {
+  const { source, mounted, copy } = await places(t);
+  if (!(await reserveHugePages(t, HUGE_PAGES))) return t.fail('the huge pages that were there a moment ago are gone');
+  await mount(t, mounted, 'hugetlbfs', 'pagesize=2M');
+  writeMemoryFile(source, [{ fill: Fill.data, pages: 600 }]);
+  // To read so much of nothing takes a core half a minute and more.
+  truncateSync(source, 2 ** 38);
+  const { received } = await transfer({ from: [source], to: [copy] });
+  t.true(received.seconds < 10, `${received.seconds} s`);
 });
 
 onHugePages('a pool of huge pages that runs out is a clean error', async (t) => {

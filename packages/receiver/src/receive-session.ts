@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises';
 import { isAvailable, type Compression } from '@ballast/shared/compression';
 import { BallastError, ErrorCode } from '@ballast/shared/errors';
 import { everyInterval, type TransferResult } from '@ballast/shared/events';
@@ -224,7 +225,12 @@ export class ReceiveSession {
           `what was written here (root ${root.toString('hex')}) is not what the sender has (${Buffer.from(end.root).toString('hex')}); nothing was published`,
         );
       }
-      for (const [index, region] of regions.entries()) checkNothingElse(region.store, region.manifest, index);
+      for (const [index, region] of regions.entries()) {
+        await checkNothingElse(region.store, region.manifest, index, async () => {
+          await setImmediate();
+          if (connection.failure !== undefined) throw connection.failure;
+        });
+      }
       await destination.sync();
       const guest = this.#guest;
       // It opens while the word travels: the other guest stands still.

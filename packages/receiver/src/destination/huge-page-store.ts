@@ -1,4 +1,6 @@
-import { allocateBlocks, mapShared, punchHole, type Extent, type Mapping } from '@ballast/shared/memory';
+import { fstatSync } from 'node:fs';
+import { isZero } from '@ballast/shared/integrity';
+import { LEAF_SIZE, allocateBlocks, mapShared, punchHole, type Extent, type Mapping } from '@ballast/shared/memory';
 import {
   dataStartOf,
   nextDataOf,
@@ -37,6 +39,10 @@ export class HugePageStore implements RegionStore {
   get shared(): SharedStore {
     const file = { fd: this.#fd, path: this.#path, hugePageBytes: this.#pageBytes, countsPages: false };
     return { file, bytes: this.bytes, mayHoldPages: this.mayHoldPages };
+  }
+
+  get storedBytes(): number {
+    return fstatSync(this.#fd).blocks * 512;
   }
 
   write(offset: number, from: Buffer): void {
@@ -91,14 +97,14 @@ export class HugePageStore implements RegionStore {
     this.#window = undefined;
   }
 
+  /** What reads as zeros already may be a hole, and stays one: a huge page is much to pay for an empty edge. */
   #zero(start: number, end: number): void {
-    if (start >= end) return;
-    this.#allocate(start, end);
-    for (let at = start; at < end;) {
-      const { start: windowStart, mapping } = this.#windowAt(at);
-      const stop = Math.min(end, windowStart + mapping.bytes.length);
-      mapping.bytes.fill(0, at - windowStart, stop - windowStart);
-      at = stop;
+    const bytes = Buffer.allocUnsafe(Math.min(LEAF_SIZE, end - start));
+    for (let at = start; at < end; at += bytes.length) {
+      const piece = bytes.subarray(0, Math.min(bytes.length, end - at));
+      this.read(at, piece);
+      if (isZero(piece, 0, piece.length)) continue;
+      this.write(at, piece.fill(0));
     }
   }
 

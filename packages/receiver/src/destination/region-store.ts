@@ -50,8 +50,8 @@ export interface RegionStore extends ReadableRegion {
    */
   mayHoldPages: boolean;
   /**
-   * Bytes of pages that are stored, where the filesystem counts each of them and nothing else, as tmpfs does; undefined
-   * elsewhere.
+   * Bytes of pages that are stored, where the filesystem counts each of them and nothing else, as tmpfs does, and hugetlbfs
+   * huge ones; undefined elsewhere.
    */
   readonly storedBytes?: number | undefined;
   /** @throws BallastError NO_SPACE, WRITE */
