@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process';
-import { chmodSync, existsSync, mkdirSync, readdirSync, truncateSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, readdirSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs';
 import { once } from 'node:events';
 import { request } from 'node:http';
 import { connect, createServer } from 'node:net';
@@ -331,3 +331,26 @@ test('a source that shrinks before it is sent is refused with its new size, not 
   failedClearly(t, await runSender(t, [source, '--to', NOWHERE, '--read', 'mmap']), 1, /has 100 bytes/);
   t.false(existsSync(join(folder, 'core')));
 });
+
+for (const { what, args } of [
+  {
+    what: 'the report of a transfer',
+    args: (memory: string, other: string) => [memory, '--to', NOWHERE, '--report', other],
+  },
+  { what: 'a saved bitmap', args: (memory: string, other: string) => ['map', memory, '--save-bitmap', other] },
+  {
+    what: 'the report of a prediction',
+    args: (memory: string, other: string) => ['trial', '--predict', memory, '--report', other],
+  },
+]) {
+  test(`${what} never takes the place of the memory, whatever it is called`, async (t) => {
+    const folder = await temporaryFolder(t);
+    const [source, other] = [join(folder, 'guest.json'), join(folder, 'other.json')];
+    writeMemoryFile(source, SMALL);
+    symlinkSync(source, other);
+    for (const name of [source, other]) {
+      failedClearly(t, await runSender(t, args(source, name)), 2, /\.json is the memory file itself/);
+      t.is(firstWrongPage(source, SMALL), undefined);
+    }
+  });
+}

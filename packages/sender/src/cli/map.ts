@@ -12,6 +12,7 @@ import { encodeBalloonBitmap } from '@ballast/shared/memory';
 import type { BalloonOrigin } from '../balloon/balloon-map.js';
 import type { ReadMethod } from '../source/memory-source.js';
 import { mapMemory, type RegionMap } from '../survey.js';
+import { checkWrittenFile } from './written-file.js';
 
 interface MapCliOptions extends CommonOptions {
   readonly balloon?: readonly BalloonOrigin[];
@@ -24,6 +25,7 @@ export async function runMap(
   { balloon, read, saveBitmap }: MapCliOptions,
   { args: files, output, signal }: ActionContext,
 ): Promise<void> {
+  if (saveBitmap !== undefined) checkWrittenFile('--save-bitmap', saveBitmap, files);
   for (const region of await mapMemory({ files, signal, ...(read && { read }), ...(balloon && { balloon }) })) {
     if (saveBitmap !== undefined) writeBitmap(saveBitmap, region);
     const { path, memoryBytes, dataBytes, zeroBytes, freeBytes } = region;

@@ -10,6 +10,7 @@ import type { ReadMethod } from '../source/memory-source.js';
 import type { StrategyName } from '../strategy.js';
 import type { ChannelsChoice } from './channels-option.js';
 import { refuseLiveOptions, type LiveCliOptions } from './live-options.js';
+import { checkWrittenFile } from './written-file.js';
 
 export interface SendCliOptions extends CommonOptions, LiveCliOptions {
   readonly to?: Address;
@@ -44,6 +45,7 @@ export async function runSend(options: SendCliOptions, context: ActionContext): 
       ErrorCode.USAGE,
       'it is not said where to; add --to HOST:PORT of the waiting ballast-receive',
     );
+  if (report !== undefined) checkWrittenFile('--report', report, files);
   const result = await sendMemory({
     files,
     to,

@@ -15,6 +15,7 @@ import { trialText } from '../trial/report/text.js';
 import { runTrial, type TrialEvent } from '../trial/trial.js';
 import type { TrialReport } from '../trial/trial-report.js';
 import { VERSION } from './version.js';
+import { checkWrittenFile } from './written-file.js';
 
 export interface TrialCliOptions extends CommonOptions {
   readonly to?: Address;
@@ -46,11 +47,12 @@ const USUAL_BANDWIDTHS = [1e9 / 8, 1e10 / 8];
 
 /** `ballast-send trial FILE --to HOST:PORT`, and `ballast-send trial --predict` */
 export async function runTrialCommand(options: TrialCliOptions, context: ActionContext): Promise<void> {
+  const paths = [options.report ?? []].flat();
+  for (const path of paths) checkWrittenFile('--report', path, context.args);
   const report = options.predict === true ? await predicted(options, context) : await measured(options, context);
   const { output } = context;
   output.print(trialText(report, output.style.columns));
   output.event({ event: 'trial-done', ...report });
-  const paths = [options.report ?? []].flat();
   const unwritten = paths.flatMap((path) => writeReport(path, report) ?? []);
   const failures =
     report.failure === null ? unwritten : [new BallastError(report.failure.code, sentenceOf(report)), ...unwritten];
