@@ -555,6 +555,32 @@ test('a receiver that waits for a goodbye ends at once when it is interrupted', 
   t.is(firstWrongPage(copy, LAYOUT), undefined);
 });
 
+test('a sender that comes back twice before it is served again has its first return ended, with the reason', async (t) => {
+  const { copy } = await scene(t, [{ fill: Fill.hole, pages: 1024 }], 1);
+  const interruption = new AbortController();
+  const waiting = await listen({ files: [copy], timeoutMs: 15_000, signal: interruption.signal });
+  const session = randomBytes(SESSION_SIZE);
+  const call = async (): Promise<Connection> => {
+    const connection = peerOf(t, connect({ ...waiting.address, allowHalfOpen: true }));
+    const terms = { compress: 'none', dialect: Dialect.ranges, channels: 0, live: false } as const;
+    const regions = [LEAVES * LEAF];
+    await connection.sendControl({ kind: 'hello', session, regions, dataBytesAtMost: 0, ...terms });
+    return connection;
+  };
+  const served = await call();
+  await served.expect('welcome');
+  const once = await call();
+  await t.throwsAsync(served.expect('verified'), { message: /has made a new connection/ });
+  // Which never closes what has ended, and so keeps its session busy for a while.
+  const twice = await call();
+  const began = performance.now();
+  await t.throwsAsync(once.expect('welcome'), { code: 'E_CONNECTION_LOST', message: /has made a new connection/ });
+  t.true(performance.now() - began < 5000);
+  await twice.expect('welcome');
+  interruption.abort();
+  await t.throwsAsync(waiting.result, { code: 'E_ABORTED' });
+});
+
 /** Sends a leaf with all of its pages in so many bytes, whatever they are. */
 async function sendStored(connection: Connection, leaf: number, stored: Buffer, codec = 0): Promise<void> {
   const table = new LeafTable(1);

@@ -196,8 +196,8 @@ export class Listener {
   async close(): Promise<void> {
     this.#server.close();
     this.#handshakes?.close();
-    this.#returned?.connection.fail(new BallastError(ErrorCode.ABORTED, 'the receiver ends'));
     const reason = new BallastError(ErrorCode.ABORTED, 'the receiver ends');
+    if (this.#returned !== undefined) this.#track(this.#returned.connection.abort(reason));
     await Promise.all([...this.#strangers].map((connection) => connection.abort(reason)));
     await Promise.all(this.#closing);
   }
@@ -255,7 +255,8 @@ export class Listener {
       this.#current !== undefined && Buffer.compare(this.#current.hello.session, caller.hello.session) === 0;
     if (!isSameSession) throw busy();
     const replaced = new BallastError(ErrorCode.CONNECTION_LOST, 'the sender has made a new connection');
-    this.#returned?.connection.fail(replaced);
+    // Nobody else has it: whoever is served is ended by its session.
+    if (this.#returned !== undefined) this.#track(this.#returned.connection.abort(replaced));
     this.#returned = caller;
     this.#current?.connection.fail(replaced);
   }
