@@ -141,7 +141,7 @@ test('a monitor that nobody listens at is named', async (t) => {
 });
 
 test('a monitor that another program holds is named', async (t) => {
-  t.timeout(120_000);
+  t.timeout(240_000);
   const bench = await Bench.open(t);
   const monitor = await bench.qemu(1, ...bench.backend('mem'));
   const holder = await QmpClient.connect(monitor);

@@ -69,7 +69,7 @@ for (const { kind, toReceiver, quits } of [
   { kind: 'loaded', toReceiver: false, quits: true },
 ] as const) {
   test(`a link that breaks at '${kind}', after the stop, leaves the guest running where it was`, async (t, image) => {
-    t.timeout(120_000);
+    t.timeout(240_000);
     const at = await scene(image);
     const { receiver, port } = await at.receive({ args: IMPATIENT });
     const faults: Faults = toReceiver ? { toReceiver: [cutAt(kind)] } : { toSender: [cutAt(kind)] };
@@ -83,7 +83,7 @@ for (const { kind, toReceiver, quits } of [
 
 for (const kind of ['round', 'end', 'state-end'] as const) {
   test(`a receiver that is killed at '${kind}' leaves the guest running where it was`, async (t, image) => {
-    t.timeout(120_000);
+    t.timeout(240_000);
     const at = await scene(image);
     const { receiver, port } = await at.receive();
     const kill = doAt(kind, async () => {
@@ -99,7 +99,7 @@ for (const kind of ['round', 'end', 'state-end'] as const) {
 
 for (const kind of ['end', 'state-end', 'commit'] as const) {
   test(`a waiting QEMU that dies at '${kind}' leaves the guest running where it was`, async (t, image) => {
-    t.timeout(120_000);
+    t.timeout(240_000);
     const at = await scene(image);
     const { receiver, port } = await at.receive({ args: IMPATIENT });
     const kill = doAt(kind, async () => {
@@ -112,7 +112,7 @@ for (const kind of ['end', 'state-end', 'commit'] as const) {
 }
 
 test('a commit that is lost with the link is not one: the receiver says so when it is asked', async (t, image) => {
-  t.timeout(120_000);
+  t.timeout(240_000);
   const at = await scene(image);
   const { receiver, port } = await at.receive({ args: IMPATIENT });
   const proxy = await Proxy.open(t, { host: '127.0.0.1', port }, (connection) =>
@@ -140,7 +140,7 @@ for (const [moment, command] of [
   ['after', 'migrate'],
 ] as const) {
   test(`a monitor that breaks ${moment} '${command}' leaves the guest running where it was`, async (t, image) => {
-    t.timeout(120_000);
+    t.timeout(240_000);
     const at = await scene(image);
     const { receiver, port } = await at.receive({ args: IMPATIENT });
     const name = `source-${moment}-${command}`;
@@ -157,7 +157,7 @@ for (const [moment, command] of [
   ['after', 'migrate-incoming'],
 ] as const) {
   test(`a waiting monitor that breaks ${moment} '${command}' leaves the guest running where it was`, async (t, image) => {
-    t.timeout(120_000);
+    t.timeout(240_000);
     const at = await scene(image);
     const proxy = await QmpProxy.open(
       at.folder,
@@ -181,7 +181,7 @@ for (const { kind, stage, status } of [
   { kind: 'commit', stage: 'committing', status: 'postmigrate' },
 ] as const satisfies readonly { kind: ControlKind; stage: string; status: string }[]) {
   test(`a sender that is killed at '${kind}' leaves a record, with which the guest goes on where it was`, async (t, image) => {
-    t.timeout(120_000);
+    t.timeout(240_000);
     const at = await scene(image);
     const { receiver, port } = await at.receive({ args: IMPATIENT });
     const victim: { sender?: ReturnType<Scene['send']> } = {};
@@ -214,7 +214,7 @@ for (const { kind, stage, status } of [
 }
 
 test('a commit that nobody answers leaves the guest paused, and only the word of a person resumes it', async (t, image) => {
-  t.timeout(120_000);
+  t.timeout(240_000);
   const at = await scene(image);
   const { receiver, port } = await at.receive();
   const kill = doAt('commit', async () => {
@@ -241,7 +241,7 @@ test('a commit that nobody answers leaves the guest paused, and only the word of
 });
 
 test('a guest that writes too fast stays where it is, if that was asked for', async (t, image) => {
-  t.timeout(120_000);
+  t.timeout(240_000);
   const at = await scene(image);
   const { receiver, port } = await at.receive({ args: IMPATIENT });
   const args = ['--downtime-limit', '1', '--on-no-convergence', 'fail'];
@@ -253,7 +253,7 @@ test('a guest that writes too fast stays where it is, if that was asked for', as
 });
 
 test('a guest that is moved again and again, and never gets away, is there in the end', async (t, image) => {
-  t.timeout(120_000);
+  t.timeout(240_000);
   const at = await scene(image);
   const { receiver, port } = await at.receive({ args: IMPATIENT });
   let cuts = 0;
@@ -272,7 +272,7 @@ test('a guest that is moved again and again, and never gets away, is there in th
 });
 
 test('an ordinary migration works right after a move that failed', async (t, image) => {
-  t.timeout(120_000);
+  t.timeout(240_000);
   const at = await scene(image);
   const { receiver, port } = await at.receive({ args: IMPATIENT });
   const proxy = await Proxy.open(t, { host: '127.0.0.1', port }, () => ({ toSender: [cutAt('loaded')] }));

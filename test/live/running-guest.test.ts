@@ -11,7 +11,7 @@ const ROUND_AFTER_ROUND = ['--downtime-limit', '1'];
 const test = await guestTest();
 
 test('a guest that writes memory all the time arrives whole, and counts on where it stopped', async (t, image) => {
-  t.timeout(120_000);
+  t.timeout(240_000);
   const scene = await Scene.start(t, image, { fillMiB: 64, churnMiB: 8 });
   const { sent, received } = await scene.move(...ROUND_AFTER_ROUND);
   t.is(sent['root'], received['root']);
@@ -32,7 +32,7 @@ test('a guest that writes memory all the time arrives whole, and counts on where
 });
 
 test('a guest that may stand still for long enough goes after the first round', async (t, image) => {
-  t.timeout(120_000);
+  t.timeout(240_000);
   const scene = await Scene.start(t, image, { churnMiB: 8 });
   const { sent } = await scene.move('--downtime-limit', '60000');
   t.is((sent['rounds'] as unknown[]).length, 2, 'the first round, and the one after the stop');
@@ -40,7 +40,7 @@ test('a guest that may stand still for long enough goes after the first round', 
 });
 
 test('a guest arrives compressed', async (t, image) => {
-  t.timeout(120_000);
+  t.timeout(240_000);
   const scene = await Scene.start(t, image, { churnMiB: 8 });
   const { sent } = await scene.move('--compress', 'lz4', ...ROUND_AFTER_ROUND);
   t.true(Number(sent['storedBytes']) < Number(sent['sentBytes']), 'nothing was compressed');
@@ -50,7 +50,7 @@ test('a guest arrives compressed', async (t, image) => {
 // Four store what comes through mappings of what the waiting QEMU has mapped, too.
 for (const channels of ['1', '4']) {
   test(`a guest moves over TLS, by ${channels} channel(s)`, async (t, image) => {
-    t.timeout(120_000);
+    t.timeout(240_000);
     const scene = await Scene.start(t, image, { churnMiB: 8 });
     const { receiverDirectory, senderDirectory } = await makeCertificates(join(scene.folder, 'tls'));
     const { receiver, port } = await scene.receive({ args: ['--tls-dir', receiverDirectory] });
@@ -64,7 +64,7 @@ for (const channels of ['1', '4']) {
 }
 
 test('a sender that was killed at the commit asks the destination over TLS, too, when it recovers', async (t, image) => {
-  t.timeout(120_000);
+  t.timeout(240_000);
   const scene = await Scene.start(t, image);
   const { receiverDirectory, senderDirectory } = await makeCertificates(join(scene.folder, 'tls'));
   const victim: { sender?: ReturnType<Scene['send']> } = {};
@@ -93,7 +93,7 @@ test('a sender that was killed at the commit asks the destination over TLS, too,
 });
 
 test('two memory backends arrive over two channels, each in its place, and the balloon takes no memory there', async (t, image) => {
-  t.timeout(120_000);
+  t.timeout(240_000);
   const scene = await Scene.start(t, image, { nodes: 2, memoryMiB: 512, staleMiB: 128, balloonMiB: 256 });
   const before = await allocatedBytes(scene.sourceMemory);
   const { sent } = await scene.move('--source-after', 'quit', '--channels', '2');

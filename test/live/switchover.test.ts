@@ -12,7 +12,7 @@ const MIB = 2 ** 20;
 const test = await guestTest();
 
 test('a guest that was paused arrives paused, and counts on when it is resumed there', async (t, image) => {
-  t.timeout(120_000);
+  t.timeout(240_000);
   const scene = await Scene.start(t, image);
   await scene.source.pause();
   await scene.move();
@@ -22,7 +22,7 @@ test('a guest that was paused arrives paused, and counts on when it is resumed t
 });
 
 test('a guest that was paused stays paused when its move fails', async (t, image) => {
-  t.timeout(120_000);
+  t.timeout(240_000);
   const scene = await Scene.start(t, image);
   await scene.source.pause();
   const { port } = await scene.receive({ args: ['--timeout', '3'] });
@@ -37,7 +37,7 @@ test('a guest that was paused stays paused when its move fails', async (t, image
 
 for (const again of ['with the same ballast-send', 'by recover'] as const) {
   test(`a guest that was paused, and whose state was saved before its move failed, is resumed by 'cont' as ever: put back ${again}`, async (t, image) => {
-    t.timeout(120_000);
+    t.timeout(240_000);
     const scene = await Scene.start(t, image);
     await scene.source.pause();
     const { port } = await scene.receive({ args: ['--timeout', '3'] });
@@ -82,7 +82,7 @@ for (const { kind, toReceiver } of [
   { kind: 'commit', toReceiver: true },
 ] as const) {
   test(`a receiver that is interrupted at '${kind}' takes the guest back, and says so: it goes on where it was`, async (t, image) => {
-    t.timeout(120_000);
+    t.timeout(240_000);
     const scene = await Scene.start(t, image);
     const { receiver, port } = await scene.receive();
     const interrupt = doAt(kind, async () => {
@@ -102,7 +102,7 @@ for (const { kind, toReceiver } of [
 }
 
 test('a receiver that is interrupted after the commit does not take the guest back', async (t, image) => {
-  t.timeout(120_000);
+  t.timeout(240_000);
   const scene = await Scene.start(t, image);
   const victim: { receiver?: Awaited<ReturnType<Scene['receive']>>['receiver'] } = {};
   const monitor = await QmpProxy.open(scene.folder, 'late', scene.destination.programQmpPath, (moment, command) => {
@@ -123,7 +123,7 @@ test('a receiver that is interrupted after the commit does not take the guest ba
 });
 
 test('a destination that cannot resume the guest says that it never ran there: it goes on where it was', async (t, image) => {
-  t.timeout(120_000);
+  t.timeout(240_000);
   const scene = await Scene.start(t, image);
   const monitor = await QmpProxy.open(scene.folder, 'refusing', scene.destination.programQmpPath, (moment, command) =>
     moment === 'before' && command === 'cont' ? { desc: 'Failed to get "write" lock' } : undefined,
@@ -143,7 +143,7 @@ test('a destination that cannot resume the guest says that it never ran there: i
 });
 
 test('the word that the guest runs there is lost, and asked for again', async (t, image) => {
-  t.timeout(120_000);
+  t.timeout(240_000);
   const scene = await Scene.start(t, image);
   const { receiver, port } = await scene.receive();
   const proxy = await Proxy.open(t, { host: '127.0.0.1', port }, (connection) =>
@@ -156,7 +156,7 @@ test('the word that the guest runs there is lost, and asked for again', async (t
 });
 
 test('a sender that is killed when the guest runs there learns it from the destination when it recovers', async (t, image) => {
-  t.timeout(120_000);
+  t.timeout(240_000);
   const scene = await Scene.start(t, image);
   const { receiver, port } = await scene.receive();
   const victim: { sender?: ReturnType<Scene['send']> } = {};
@@ -180,7 +180,7 @@ test('a sender that is killed when the guest runs there learns it from the desti
 });
 
 test('both QEMUs have the same disk: its lock goes with the guest, or stays where the guest stays', async (t, image) => {
-  t.timeout(120_000);
+  t.timeout(240_000);
   const disk = join(tmpdir(), `ballast-live-${process.pid}.disk`);
   await writeFile(disk, '');
   await truncate(disk, 16 * MIB);
@@ -213,7 +213,7 @@ test('both QEMUs have the same disk: its lock goes with the guest, or stays wher
 });
 
 test('a balloon that is inflated and deflated during the move is right in the end', async (t, image) => {
-  t.timeout(120_000);
+  t.timeout(240_000);
   const scene = await Scene.start(t, image, { memoryMiB: 384, fillMiB: 96, staleMiB: 96 });
   const { receiver, port } = await scene.receive();
   // Slow enough for a round to last.
@@ -229,7 +229,7 @@ test('a balloon that is inflated and deflated during the move is right in the en
 });
 
 test('a guest that writes too fast is slowed down, and goes', async (t, image) => {
-  t.timeout(120_000);
+  t.timeout(240_000);
   const scene = await Scene.start(t, image, { churnMiB: 32 });
   const { receiver, port } = await scene.receive();
   // No move is so short: what is fixed of it alone takes as long.

@@ -25,7 +25,7 @@ for (const [description, nodes] of [
   ['two NUMA nodes, each with a file of its own', 2],
 ] as const) {
   test(`a paused guest with ${description} counts on where it stopped, on another QEMU`, async (t, image) => {
-    t.timeout(120_000);
+    t.timeout(240_000);
     await movePausedGuest(t, image, { nodes, memoryMiB: 512, fillMiB: 64, staleMiB: 192, balloonMiB: 288 });
   });
 }
