@@ -26,6 +26,13 @@ export interface LeafNow {
   readonly hints: Buffer | undefined;
 }
 
+interface PassAtHand {
+  /** Leaves no window for any thread to take. */
+  readonly end: () => void;
+  /** Why nobody wants it any more. */
+  stopped: BallastError | undefined;
+}
+
 /** The result of a pass. */
 export interface LeafPass {
   /** Seconds that the pass took, hints left out: what it will take when the guest stands still. */
@@ -48,6 +55,7 @@ export class LeafDigester {
   readonly #ready = new Set<Worker>();
   #bytesPerSecond = 0;
   #failure: BallastError | undefined;
+  #pass: PassAtHand | undefined;
   #closed: Promise<void> | undefined;
 
   /** @param threads at least 1, the one of the caller included */
@@ -77,7 +85,7 @@ export class LeafDigester {
   /**
    * Reads and hashes the pages of `scans`.
    * @param scans for each region, whole pages
-   * @throws BallastError SOURCE_CHANGED, READ
+   * @throws BallastError SOURCE_CHANGED, READ; the reason of `stop`
    */
   async digest(scans: readonly ExtentSet[], withHints: boolean): Promise<LeafPass> {
     const began = performance.now();
@@ -92,7 +100,17 @@ export class LeafDigester {
       digests: new SharedArrayBuffer(leaves * DIGEST_SIZE),
       hints: withHints ? new SharedArrayBuffer(leaves * LEAF_PAGES * HINT_SIZE) : undefined,
     };
+    const cursor = new Int32Array(work.cursor);
+    const pass: PassAtHand = {
+      end: () => {
+        Atomics.store(cursor, 0, windows.length / 3);
+      },
+      stopped: undefined,
+    };
+    this.#pass = pass;
     const hintMs = await this.#share(work);
+    this.#pass = undefined;
+    if (pass.stopped !== undefined) throw pass.stopped;
     for (const region of this.#source.regions) region.checkSize();
 
     const masks = new Uint16Array(work.masks);
@@ -125,6 +143,13 @@ export class LeafDigester {
         }
       },
     };
+  }
+
+  /** Ends the pass at hand, if there is one, which then throws `reason`: a guest may be waiting to go on. */
+  stop(reason: BallastError): void {
+    if (this.#pass === undefined) return;
+    this.#pass.stopped ??= reason;
+    this.#pass.end();
   }
 
   /** Ends the threads. May be called twice. */

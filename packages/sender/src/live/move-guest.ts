@@ -121,7 +121,7 @@ export async function moveGuest(options: MoveOptions): Promise<LiveResult> {
 /**
  * Looks at a guest as `moveGuest` would, reads all of its memory twice, and tells what a move would cost. Nothing is
  * changed, set or sent.
- * @throws BallastError as `moveGuest`
+ * @throws BallastError as `moveGuest`; ABORTED by the signal
  */
 export async function forecastMove({
   qmp,
@@ -132,14 +132,22 @@ export async function forecastMove({
   try {
     const source = MemorySource.open(guest.memory.files.map(({ path }) => path));
     const digester = new LeafDigester(source, threads ?? DEFAULT_THREADS);
+    const onAbort = (): void => {
+      digester.stop(aborted());
+    };
+    signal?.addEventListener('abort', onAbort);
     try {
       const sent = source.regions.map((region) => new SentRegion(region));
-      const first = await findChanges(source, digester, sent, false);
+      const look = async (): ReturnType<typeof findChanges> => {
+        if (signal?.aborted === true) throw aborted();
+        return await findChanges(source, digester, sent, false);
+      };
+      const first = await look();
       for (const [index, region] of sent.entries())
         for (const { leaf, mask, digest } of first.pass.leavesOf(index)) region.manifest.set(leaf, mask, digest);
       const dataBytes = sent.reduce((sum, { manifest }) => sum + manifest.dataBytes, 0);
       const began = performance.now();
-      const second = await findChanges(source, digester, sent, false);
+      const second = await look();
       const changedBytes = second.changes.reduce((sum, { changed }) => sum + changed.bytes, 0);
       return {
         memory: guest.memory.files.map(({ id, path, bytes }) => ({ id, path, bytes })),
@@ -152,6 +160,7 @@ export async function forecastMove({
         changedBytesPerSecond: changedBytes / ((performance.now() - began) / 1000),
       };
     } finally {
+      signal?.removeEventListener('abort', onAbort);
       await digester.close();
       source.close();
     }
@@ -359,6 +368,10 @@ class LiveMove implements Attempts<LiveResult> {
       channels: Math.max(welcome.channels, 1),
     });
 
+    // A pass takes long where memory is large, and is of no use to anyone once the connection is gone.
+    void connection.failed().then((reason) => {
+      this.#digester.stop(reason);
+    });
     const sent = regions.map((region) => new SentRegion(region));
     const pass = this.#beginPass(plans, compressions);
     const { pool } = pass;
@@ -395,7 +408,7 @@ class LiveMove implements Attempts<LiveResult> {
         if (convergence.isHopeless && !this.#decideWithout(convergence, throttle)) break;
         roundBegan = performance.now();
         gauges = this.#gauges(connection);
-        const found = await this.#find(sent, round === HINTS_ROUND);
+        const found = await this.#find(connection, sent, round === HINTS_ROUND);
         const sendBegan = performance.now();
         progress.begin(
           round,
@@ -445,7 +458,7 @@ class LiveMove implements Attempts<LiveResult> {
     // The last difference: all of memory is hashed as it stands now, with the balloon as it is now.
     const gauges = this.#gauges(connection);
     const roundBegan = performance.now();
-    const found = await this.#find(sent, false);
+    const found = await this.#find(connection, sent, false);
     const findMs = lap();
     await this.#sendChanges(found.changes, { connection, pool, sent, isLast: true });
     const sendMs = lap();
@@ -564,7 +577,8 @@ class LiveMove implements Attempts<LiveResult> {
     this.#askedPages += this.#source.bytes / PAGE_SIZE;
   }
 
-  async #find(sent: readonly SentRegion[], withHints: boolean): ReturnType<typeof findChanges> {
+  async #find(connection: Connection, sent: readonly SentRegion[], withHints: boolean): ReturnType<typeof findChanges> {
+    if (connection.failure !== undefined) throw connection.failure;
     const found = await findChanges(this.#source, this.#digester, sent, withHints);
     this.#balloon = found.balloon;
     this.#countPass(found.scans);
