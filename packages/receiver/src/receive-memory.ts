@@ -1,7 +1,7 @@
 import { resolve } from 'node:path';
 import { BallastError, ErrorCode, isRetryable } from '@ballast/shared/errors';
 import type { TransferResult } from '@ballast/shared/events';
-import { DEFAULT_PORT, readTlsIdentity } from '@ballast/shared/transport';
+import { DEFAULT_PORT, checkAddress, checkPatience, readTlsIdentity } from '@ballast/shared/transport';
 import { Outcome } from './destination/destination.js';
 import { checkInPlaceFiles } from './destination/in-place-files.js';
 import { checkFinalNames } from './destination/partial-files.js';
@@ -131,6 +131,8 @@ function leavesSomething(error: BallastError): boolean {
 function checkOptions(options: ReceiveOptions): void {
   const { files, listen } = options;
   const usage = (message: string): BallastError => new BallastError(ErrorCode.USAGE, message);
+  if (listen !== undefined) checkAddress(listen, 0);
+  checkPatience(options);
   if (options.sink === true && options.inPlace === true)
     throw usage('--sink writes no file and --in-place writes into one; choose one of them');
   if (options.qmp !== undefined) {

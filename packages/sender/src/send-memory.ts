@@ -8,6 +8,8 @@ import { ExtentSet, LEAF_SIZE, PAGE_SIZE } from '@ballast/shared/memory';
 import { MAX_CHANNELS, MAX_REGIONS, SESSION_SIZE, decodeAccount, type Summary } from '@ballast/shared/protocol';
 import {
   MIN_BANDWIDTH,
+  checkAddress,
+  checkPatience,
   formatAddress,
   isLoopback,
   readTlsIdentity,
@@ -465,6 +467,8 @@ function checkOptions(options: SendOptions): void {
       `${options.files.length} memory files were given; at most ${MAX_REGIONS} are possible`,
     );
   }
+  checkAddress(options.to, 1);
+  checkPatience(options);
   checkCompression(options.compress ?? CompressionChoice.none);
   if (options.bandwidth !== undefined && !(options.bandwidth >= MIN_BANDWIDTH)) {
     throw new BallastError(

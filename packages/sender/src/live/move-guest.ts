@@ -12,6 +12,8 @@ import { manifestRoot } from '@ballast/shared/integrity';
 import { ExtentSet, LEAF_SIZE, PAGE_SIZE } from '@ballast/shared/memory';
 import { Dialect, FrameType, MAX_PAYLOAD, SESSION_SIZE, type Summary } from '@ballast/shared/protocol';
 import {
+  checkAddress,
+  checkPatience,
   formatAddress,
   isLoopback,
   readTlsIdentity,
@@ -97,6 +99,8 @@ const ASSUMED_RATE = 100 << 20;
  * @throws BallastError with a code of docs/errors.md
  */
 export async function moveGuest(options: MoveOptions): Promise<LiveResult> {
+  checkAddress(options.to, 1);
+  checkPatience(options);
   checkCompression(options.compress ?? CompressionChoice.none);
   const record = options.record ?? recordPath(options.qmp);
   refuseUnfinished(record, options.qmp);

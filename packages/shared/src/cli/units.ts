@@ -1,4 +1,5 @@
 import { BallastError, ErrorCode } from '../errors.js';
+import { MAX_WAIT_MS } from '../transport/patience.js';
 
 const BYTE_UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB'];
 /** What is written where there is no figure: a rate before the first second, a time that nobody can tell. */
@@ -77,7 +78,7 @@ export function formatPercent(part: number, whole: number): string {
 }
 
 /** The longest time that an option may name, in seconds (24 days): a Node.js timer fires at once beyond 2^31 - 1 ms. */
-export const MAX_SECONDS = Math.floor((2 ** 31 - 1) / 1000);
+export const MAX_SECONDS = Math.floor(MAX_WAIT_MS / 1000);
 
 const SECONDS_PER_UNIT: ReadonlyMap<string, number> = new Map([
   ['', 1],

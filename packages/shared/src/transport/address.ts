@@ -32,6 +32,15 @@ export function parseAddress(text: string, lowestPort: 0 | 1): Address {
   return { host, port };
 }
 
+/**
+ * An address that a program made, which no parser has seen.
+ * @throws BallastError USAGE
+ */
+export function checkAddress({ host, port }: Address, lowestPort: 0 | 1): void {
+  if (Number.isInteger(port) && port >= lowestPort && port <= 65535) return;
+  throw new BallastError(ErrorCode.USAGE, `${host} has port ${port}; expected ${lowestPort} to 65535`);
+}
+
 /** "HOST:PORT", with brackets around an IPv6 address. */
 export function formatAddress({ host, port }: Address): string {
   return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;

@@ -1,4 +1,4 @@
-export { DEFAULT_PORT, formatAddress, isLoopback, parseAddress } from './address.js';
+export { DEFAULT_PORT, checkAddress, formatAddress, isLoopback, parseAddress } from './address.js';
 export type { Address } from './address.js';
 export { Connection } from './connection.js';
 export type { ConnectionOptions, Incoming, OutgoingFrame, SentBefore } from './connection.js';
@@ -6,6 +6,8 @@ export { descriptorOf, duplicateDescriptor } from './descriptor.js';
 export { boundKernelBuffers } from './kernel-buffers.js';
 export { getSocketOption } from '../libc.js';
 export { MIN_BANDWIDTH, paceSocket } from './pacing.js';
+export { MAX_WAIT_MS, checkPatience } from './patience.js';
+export type { Patience } from './patience.js';
 export { accept, adopt, byDataEvents, dial, secured } from './reads.js';
 export type { TlsDialOptions } from './reads.js';
 export { ReceiveThreshold } from './receive-threshold.js';
