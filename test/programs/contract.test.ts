@@ -1,5 +1,8 @@
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import { existsSync, readFileSync, unlinkSync } from 'node:fs';
 import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
 import test from 'ava';
 import { STRATEGY_NAMES } from '@ballast/sender';
 import { temporaryFolder } from '../support/folder.js';
@@ -8,6 +11,7 @@ import {
   Program,
   eventsIn,
   failedClearly,
+  programFile,
   receiverProgram,
   runReceiver,
   runSender,
@@ -289,4 +293,36 @@ test('--keep-listening says once to each sender that an older copy has vanished,
   const end = await receiver.ended;
   t.is(end.status, 143);
   t.is(eventsIn(end.stdout).filter(({ code }) => code === 'E_NOT_FOUND').length, 2);
+});
+
+const hasScript = spawnSync('script', ['--version']).error === undefined;
+
+(hasScript ? test : test.skip)('a terminal that nobody gave a size does not stop a transfer', async (t) => {
+  const folder = await temporaryFolder(t);
+  const [source, copy] = [join(folder, 'guest.mem'), join(folder, 'copy.mem')];
+  writeMemoryFile(source, LARGE);
+  const { receiver, to } = await receiverProgram(t, [copy]);
+  // Slow enough for progress to be shown.
+  const send = [
+    process.execPath,
+    programFile('sender/bin/ballast-send.js'),
+    source,
+    '--to',
+    to,
+    '--bandwidth',
+    '300Mbit',
+  ];
+  const words = send.map((word) => `'${word}'`).join(' ');
+  const run = spawn('script', ['-qec', `stty cols 0 rows 0; exec timeout --foreground -s KILL 50 ${words}`, '/dev/null'], {
+    env: { ...process.env, TERM: 'xterm', CI: undefined },
+    stdio: ['ignore', 'pipe', 'inherit'],
+    timeout: 60_000,
+    killSignal: 'SIGKILL',
+  });
+  const shown = text(run.stdout);
+  const [status] = (await once(run, 'close')) as [number | null];
+  t.is(status, 0);
+  t.regex(await shown, /send: .* MiB of 31\.3 MiB[^]*verified, in/);
+  t.is((await receiver.ended).status, 0);
+  t.is(firstWrongPage(copy, LARGE), undefined);
 });

@@ -32,9 +32,15 @@ export function terminalStyle(stream: TerminalLike, environment: Environment = p
   };
 }
 
-/** Whether a line on `stream` can be rewritten in place, and somebody is likely to watch it. */
+/**
+ * Whether a line on `stream` can be rewritten in place, and somebody is likely to watch it. A terminal that nobody gave a
+ * size says that it has no columns: `script` without a terminal of its own, a serial console, a container's. There ora
+ * would clear infinitely many lines.
+ */
 export function isInteractive(stream: TerminalLike, environment: Environment = process.env): boolean {
-  return stream.isTTY === true && environment['TERM'] !== 'dumb' && environment['CI'] === undefined;
+  return (
+    stream.isTTY === true && stream.columns !== 0 && environment['TERM'] !== 'dumb' && environment['CI'] === undefined
+  );
 }
 
 function columnsOf(stream: TerminalLike, environment: Environment): number {
