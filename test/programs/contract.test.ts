@@ -313,12 +313,16 @@ const hasScript = spawnSync('script', ['--version']).error === undefined;
     '300Mbit',
   ];
   const words = send.map((word) => `'${word}'`).join(' ');
-  const run = spawn('script', ['-qec', `stty cols 0 rows 0; exec timeout --foreground -s KILL 50 ${words}`, '/dev/null'], {
-    env: { ...process.env, TERM: 'xterm', CI: undefined },
-    stdio: ['ignore', 'pipe', 'inherit'],
-    timeout: 60_000,
-    killSignal: 'SIGKILL',
-  });
+  const run = spawn(
+    'script',
+    ['-qec', `stty cols 0 rows 0; exec timeout --foreground -s KILL 50 ${words}`, '/dev/null'],
+    {
+      env: { ...process.env, TERM: 'xterm', CI: undefined },
+      stdio: ['ignore', 'pipe', 'inherit'],
+      timeout: 60_000,
+      killSignal: 'SIGKILL',
+    },
+  );
   const shown = text(run.stdout);
   const [status] = (await once(run, 'close')) as [number | null];
   t.is(status, 0);
