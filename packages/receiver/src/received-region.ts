@@ -8,7 +8,7 @@ import {
   PageCoverage,
   alignedBuffer,
   offsetOf,
-  type CoveredBlock,
+  type CoveredPages,
 } from '@ballast/shared/memory';
 import {
   MAX_LEAF_ATTEMPTS,
@@ -32,7 +32,7 @@ const STORE_PAGES = 64;
 /** What one channel received of a region, for the thread that puts the parts together. */
 export interface ReceivedPart {
   readonly entries: ManifestEntries;
-  readonly covered: readonly CoveredBlock[];
+  readonly covered: CoveredPages;
   /** Leaves that did not arrive as they were sent, and how often. */
   readonly wrong: ReadonlyMap<number, number>;
 }
@@ -121,7 +121,7 @@ export class ReceivedRegion {
 
   /** What was received so far. */
   get part(): ReceivedPart {
-    return { entries: entriesOf(this.manifest), covered: this.#coverage.blocks, wrong: this.#wrong };
+    return { entries: entriesOf(this.manifest), covered: this.#coverage.marks, wrong: this.#wrong };
   }
 
   /**

@@ -21,7 +21,7 @@ export {
 } from '../libc.js';
 export type { Mapping } from '../libc.js';
 export { PageCoverage, popCount } from './page-coverage.js';
-export type { CoveredBlock } from './page-coverage.js';
+export type { CoveredPages } from './page-coverage.js';
 export {
   LEAF_PAGES,
   LEAF_SIZE,

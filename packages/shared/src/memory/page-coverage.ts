@@ -1,34 +1,60 @@
 import { LEAF_PAGES } from './page.js';
 
-/** Pages that one block of the map below stands for: 128 MiB of memory in 4 KiB of bits. */
+/** Pages of one block: 128 MiB of memory. */
 const BLOCK_PAGES = 32768;
 const WORDS = BLOCK_PAGES / 32;
+/** Runs of a block that are kept as a list, in 2 KiB; the bits of a block take 4 KiB. */
+const MAX_RUNS = 256;
+/** Runs of a list that is copied to grow: V8 gives one that grows in its place room for 16 more. */
+const SHORT_LIST = 32;
 
-interface Block {
-  words: Uint32Array;
-  /** Bits that are set; at BLOCK_PAGES the block is replaced by FULL. */
+/** Pages [start, end) of a block as one positive number: start << 16 | end. A list of them sorts by address. */
+type Run = number;
+
+interface Bits {
+  readonly words: Uint32Array;
+  /** Bits that are set. */
   set: number;
 }
 
-/** Marks of one coverage, for another thread: which block, and its bits; none for a block that is full. */
-export type CoveredBlock = readonly [index: number, words: Uint32Array | undefined];
+/** A block of which more is told than one run. Runs of a list ascend, and no two of them touch. */
+type Part = Run[] | Bits;
 
-const FULL: Block = { words: new Uint32Array(0), set: BLOCK_PAGES };
+/** All marks of one coverage, for another thread. */
+export interface CoveredPages {
+  /** For each block: 0 for no page, a run, or ~n for part n. */
+  readonly blocks: Int32Array;
+  readonly parts: readonly (Part | undefined)[];
+}
 
 /**
- * Which pages of a region have been told about: each page of a round is either sent or released, and exactly once.
- * One bit a page where it is fragmented, next to nothing where whole blocks are told at once. A block is made for the
- * first page of it that is told, so that a peer which tells of one page in each makes all of it grow with little traffic:
- * what bounds it is the size of the memory, 2 GiB for the largest.
+ * Which pages of a region have been told about: each page of a round is either sent or released, and exactly once. A
+ * block is one number for as long as it is one run, a list while it is a few, and one bit a page only where it is really
+ * fragmented:
+ *
+ *       block      0            1                2                 3
+ *              +-------+----------------+----------------+----------------+--
+ *       blocks |   0   | run 16 to 4096 |       ~0       |       ~1       | ...   4 bytes for 128 MiB of memory
+ *              +-------+----------------+-------|--------+-------|--------+--
+ *               no page                         v                v
+ *       parts                          [run, run, run]     {words, set}          at most 256 runs; 4 KiB
+ *
+ * So a peer that wants it to grow must send: beyond the table, 2 MiB for the largest memory, at most some 20 bytes are
+ * kept for a byte of traffic. The shortest run takes 2 bytes on the wire, and 4 in a block where none was; here 8 in a
+ * list, which takes 100 itself once it has two of them, and as bits 16.
  */
 export class PageCoverage {
   readonly pages: number;
-  #blocks = new Map<number, Block>();
+  readonly #blocks: Int32Array;
+  #parts: (Part | undefined)[] = [];
+  /** Places in #parts that are free again. */
+  #free: number[] = [];
   #covered = 0;
 
   /** @param pages of the region */
   constructor(pages: number) {
     this.pages = pages;
+    this.#blocks = new Int32Array(Math.ceil(pages / BLOCK_PAGES));
   }
 
   /** Pages told about so far. */
@@ -50,12 +76,7 @@ export class PageCoverage {
       const index = Math.floor(page / BLOCK_PAGES);
       const from = page - index * BLOCK_PAGES;
       const to = Math.min(end - index * BLOCK_PAGES, BLOCK_PAGES);
-      const block = this.#blocks.get(index);
-      if (block === undefined && from === 0 && to === BLOCK_PAGES) {
-        this.#blocks.set(index, FULL);
-      } else if (!this.#setBits(index, block, from, to)) {
-        return false;
-      }
+      if (!this.#addRun(index, from, to)) return false;
       page = index * BLOCK_PAGES + to;
     }
     this.#covered += end - start;
@@ -68,96 +89,211 @@ export class PageCoverage {
     const highest = first + 31 - Math.clz32(mask);
     if (mask === 0 || highest >= this.pages) return false;
     const index = Math.floor(first / BLOCK_PAGES);
-    const block = this.#blockAt(index);
-    if (block === FULL) return false;
-    const bit = first - index * BLOCK_PAGES;
-    const word = bit >>> 5;
-    const bits = (mask << (bit & 31)) >>> 0;
-    const before = block.words[word] ?? 0;
-    if ((before & bits) !== 0) return false;
-    block.words[word] = before | bits;
-    this.#count(index, block, popCount(mask));
-    this.#covered += popCount(mask);
+    const base = first - index * BLOCK_PAGES;
+    const part = this.#partOf(index);
+    if (part !== undefined && !Array.isArray(part)) {
+      const added = popCount(mask);
+      if (!setBits(part, base >>> 5, (mask << (base & 31)) >>> 0, added)) return false;
+      if (part.set === BLOCK_PAGES) this.#fold(index, runOf(0, BLOCK_PAGES));
+      this.#covered += added;
+      return true;
+    }
+    for (let rest = mask; rest !== 0;) {
+      const from = lowestBit(rest);
+      const to = from + lowestBit(~(rest >>> from));
+      if (!this.#addRun(index, base + from, base + to)) return false;
+      this.#covered += to - from;
+      rest &= -1 << to;
+    }
     return true;
   }
 
   /** All marks, for `merge`. */
-  get blocks(): CoveredBlock[] {
-    return [...this.#blocks].map(([index, block]) => [index, block === FULL ? undefined : block.words]);
+  get marks(): CoveredPages {
+    return { blocks: this.#blocks, parts: this.#parts };
   }
 
   /**
    * Marks all pages that another coverage of the same region has marked. Returns false as `cover` does: no page may be
    * marked by both.
    */
-  merge(blocks: readonly CoveredBlock[]): boolean {
-    for (const [index, words] of blocks) {
-      if (words === undefined) {
-        if (!this.cover(index * BLOCK_PAGES, (index + 1) * BLOCK_PAGES)) return false;
+  merge({ blocks, parts }: CoveredPages): boolean {
+    for (const [index, entry] of blocks.entries()) {
+      if (entry === 0) continue;
+      const part = entry < 0 ? parts[~entry] : [entry];
+      if (part === undefined) continue;
+      if (Array.isArray(part)) {
+        const first = index * BLOCK_PAGES;
+        for (const run of part) if (!this.cover(first + startOf(run), first + endOf(run))) return false;
         continue;
       }
-      const block = this.#blockAt(index);
-      if (block === FULL) return false;
-      let added = 0;
-      for (const [word, bits] of words.entries()) {
-        const before = block.words[word] ?? 0;
-        if ((before & bits) !== 0) return false;
-        block.words[word] = before | bits;
-        added += popCount(bits & 0xffff) + popCount(bits >>> 16);
+      const bits = this.#bitsOf(index);
+      for (const [word, added] of part.words.entries()) {
+        if (!setBits(bits, word, added, popCount(added & 0xffff) + popCount(added >>> 16))) return false;
       }
-      this.#count(index, block, added);
-      this.#covered += added;
+      if (bits.set === BLOCK_PAGES) this.#fold(index, runOf(0, BLOCK_PAGES));
+      this.#covered += part.set;
     }
     return true;
   }
 
   /** The first page that was not told about, or undefined when all were. */
   firstUncovered(): number | undefined {
-    for (let page = 0; page < this.pages;) {
-      const index = Math.floor(page / BLOCK_PAGES);
-      const block = this.#blocks.get(index);
-      if (block === undefined) return page;
-      if (block !== FULL) {
-        const bit = page - index * BLOCK_PAGES;
-        if (((block.words[bit >>> 5] ?? 0) & (1 << (bit & 31))) === 0) return page;
-        page++;
-      } else {
-        page = (index + 1) * BLOCK_PAGES;
-      }
+    if (this.complete) return undefined;
+    for (const [index, entry] of this.#blocks.entries()) {
+      const told = this.#toldFirst(entry);
+      if (told < BLOCK_PAGES) return index * BLOCK_PAGES + told;
     }
     return undefined;
   }
 
-  #blockAt(index: number): Block {
-    let block = this.#blocks.get(index);
-    if (block === undefined) {
-      block = { words: new Uint32Array(WORDS), set: 0 };
-      this.#blocks.set(index, block);
+  /** Pages that are told from the beginning of a block on without a gap. */
+  #toldFirst(entry: number): number {
+    const part = entry < 0 ? this.#parts[~entry] : [entry];
+    if (part === undefined) return 0;
+    if (Array.isArray(part)) {
+      const [run = 0] = part;
+      return startOf(run) === 0 ? endOf(run) : 0;
     }
-    return block;
+    const word = part.words.findIndex((bits) => bits !== 0xffff_ffff);
+    return word * 32 + lowestBit(~(part.words[word] ?? 0));
   }
 
-  #count(index: number, block: Block, added: number): void {
-    block.set += added;
-    if (block.set === BLOCK_PAGES) this.#blocks.set(index, FULL);
+  #partOf(index: number): Part | undefined {
+    const entry = this.#blocks[index] ?? 0;
+    return entry < 0 ? this.#parts[~entry] : undefined;
   }
 
-  #setBits(index: number, found: Block | undefined, from: number, to: number): boolean {
-    if (found === FULL) return false;
-    const block = this.#blockAt(index);
-    for (let bit = from; bit < to;) {
-      const word = bit >>> 5;
-      const low = bit & 31;
-      const count = Math.min(32 - low, to - bit);
-      const bits = count === 32 ? 0xffff_ffff : (((1 << count) - 1) << low) >>> 0;
-      const before = block.words[word] ?? 0;
-      if ((before & bits) !== 0) return false;
-      block.words[word] = before | bits;
-      bit += count;
+  /** Marks the pages [from, to) of a block. */
+  #addRun(index: number, from: number, to: number): boolean {
+    const part = this.#partOf(index);
+    if (part !== undefined) {
+      return Array.isArray(part) ? this.#addToList(index, part, from, to) : this.#addToBits(index, part, from, to);
     }
-    this.#count(index, block, to - from);
+    const run = this.#blocks[index] ?? 0;
+    if (run === 0) this.#blocks[index] = runOf(from, to);
+    else if (endOf(run) === from) this.#blocks[index] = runOf(startOf(run), to);
+    else if (startOf(run) === to) this.#blocks[index] = runOf(from, endOf(run));
+    else if (endOf(run) < from) this.#keep(index, [run, runOf(from, to)]);
+    else if (startOf(run) > to) this.#keep(index, [runOf(from, to), run]);
+    else return false;
     return true;
   }
+
+  #addToList(index: number, runs: Run[], from: number, to: number): boolean {
+    const at = placeOf(runs, from);
+    const before = runs[at - 1];
+    const after = runs[at];
+    if ((before !== undefined && endOf(before) > from) || (after !== undefined && startOf(after) < to)) return false;
+    const start = before !== undefined && endOf(before) === from ? startOf(before) : from;
+    const end = after !== undefined && startOf(after) === to ? endOf(after) : to;
+    const run = runOf(start, end);
+    if (start < from && end > to) {
+      runs[at - 1] = run;
+      runs.splice(at, 1);
+      if (runs.length === 1) this.#fold(index, run);
+    } else if (start < from) {
+      runs[at - 1] = run;
+    } else if (end > to) {
+      runs[at] = run;
+    } else if (runs.length < SHORT_LIST) {
+      this.#replace(index, runs.toSpliced(at, 0, run));
+    } else if (runs.length === MAX_RUNS) {
+      return this.#addToBits(index, this.#bitsOf(index), from, to);
+    } else if (at === runs.length) {
+      runs.push(run);
+    } else {
+      runs.splice(at, 0, run);
+    }
+    return true;
+  }
+
+  #addToBits(index: number, bits: Bits, from: number, to: number): boolean {
+    if (!setRun(bits, from, to)) return false;
+    if (bits.set === BLOCK_PAGES) this.#fold(index, runOf(0, BLOCK_PAGES));
+    return true;
+  }
+
+  /** The bits of a block, made of what is told of it so far. */
+  #bitsOf(index: number): Bits {
+    const entry = this.#blocks[index] ?? 0;
+    const part = entry < 0 ? this.#parts[~entry] : [entry];
+    if (part !== undefined && !Array.isArray(part)) return part;
+    const bits: Bits = { words: new Uint32Array(WORDS), set: 0 };
+    for (const run of part ?? []) setRun(bits, startOf(run), endOf(run));
+    if (entry < 0) this.#replace(index, bits);
+    else this.#keep(index, bits);
+    return bits;
+  }
+
+  /** A block is one run no longer. */
+  #keep(index: number, part: Part): void {
+    const place = this.#free.pop() ?? this.#parts.length;
+    this.#parts[place] = part;
+    this.#blocks[index] = ~place;
+  }
+
+  #replace(index: number, part: Part): void {
+    this.#parts[~(this.#blocks[index] ?? 0)] = part;
+  }
+
+  /** A block has become one run again. */
+  #fold(index: number, run: Run): void {
+    const place = ~(this.#blocks[index] ?? 0);
+    this.#parts[place] = undefined;
+    this.#free.push(place);
+    this.#blocks[index] = run;
+  }
+}
+
+function runOf(start: number, end: number): Run {
+  return (start << 16) | end;
+}
+
+function startOf(run: Run): number {
+  return run >>> 16;
+}
+
+function endOf(run: Run): number {
+  return run & 0xffff;
+}
+
+/** Number of runs that begin at `page` or before: most come by ascending address, and belong at the end. */
+function placeOf(runs: readonly Run[], page: number): number {
+  const bound = runOf(page, 0xffff);
+  let high = runs.length;
+  if ((runs[high - 1] ?? 0) <= bound) return high;
+  for (let low = 0; low < high;) {
+    const middle = (low + high) >>> 1;
+    if ((runs[middle] ?? 0) <= bound) low = middle + 1;
+    else high = middle;
+  }
+  return high;
+}
+
+/** Index of the lowest bit of a number that is not 0. */
+function lowestBit(bits: number): number {
+  return 31 - Math.clz32(bits & -bits);
+}
+
+/** Sets bits of one word; false when one of them was set before. */
+function setBits(bits: Bits, word: number, added: number, count: number): boolean {
+  const before = bits.words[word] ?? 0;
+  if ((before & added) !== 0) return false;
+  bits.words[word] = before | added;
+  bits.set += count;
+  return true;
+}
+
+function setRun(bits: Bits, from: number, to: number): boolean {
+  for (let bit = from; bit < to;) {
+    const low = bit & 31;
+    const count = Math.min(32 - low, to - bit);
+    const added = count === 32 ? 0xffff_ffff : (((1 << count) - 1) << low) >>> 0;
+    if (!setBits(bits, bit >>> 5, added, count)) return false;
+    bit += count;
+  }
+  return true;
 }
 
 /** Number of bits set in a 16-bit mask. */
