@@ -1,4 +1,5 @@
 import { existsSync } from 'node:fs';
+import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { ExecutionContext } from 'ava';
@@ -15,7 +16,7 @@ import {
 import { testUnless } from '../support/mounts.js';
 import { Program, eventsIn, type JsonObject, type ProgramEnd } from '../support/programs.js';
 import { Authority, tlsDirectory, whyNoOpenssl } from '../tls/certificates.js';
-import { DEVICE, makeTwoHosts, whyNoTwoHosts, type TwoHosts } from './two-hosts.js';
+import { DEVICE, inPlaceOf, makeTwoHosts, whyNoTwoHosts, type TwoHosts } from './two-hosts.js';
 
 const test = testUnless((await whyNoTwoHosts()) ?? (await whyNoOpenssl()));
 
@@ -51,14 +52,20 @@ interface Running {
 async function start(
   t: ExecutionContext,
   { hosts, source, copy }: Scenario,
-  options: { receive?: readonly string[]; send?: readonly string[]; to?: string } = {},
+  options: {
+    receive?: readonly string[];
+    send?: readonly string[];
+    to?: string;
+    sendWithin?: readonly string[];
+  } = {},
 ): Promise<Running> {
   const { receive = ['--insecure'], send = [], to = hosts.receiver.address } = options;
+  const { sendWithin = hosts.sender.within } = options;
   const receiver = Program.receiver(t, [copy, '--listen', `${hosts.receiver.address}:7700`, '--json', ...receive], {
     within: hosts.receiver.within,
   });
   await receiver.event('listening');
-  const sender = Program.sender(t, [source, '--to', `${to}:7700`, '--json', ...send], { within: hosts.sender.within });
+  const sender = Program.sender(t, [source, '--to', `${to}:7700`, '--json', ...send], { within: sendWithin });
   return { sender, receiver };
 }
 
@@ -90,6 +97,22 @@ test('a memory goes from one host to another', async (t) => {
   const scenario = await prepare(t);
   const { done } = await right(t, await start(t, scenario), scenario);
   t.is(done['sentBytes'], DATA_BYTES);
+});
+
+test('a host whose name has two addresses is found at either, also when the first packet gets lost', async (t) => {
+  const scenario = await prepare(t);
+  const { hosts, folder } = scenario;
+  await hosts.receiver.loseFirstCalls();
+  for (const addresses of [
+    [hosts.receiver.address, '10.77.0.3'],
+    ['10.77.0.3', hosts.receiver.address],
+  ]) {
+    const names = join(folder, 'hosts');
+    await writeFile(names, addresses.map((address) => `${address} host-b.test\n`).join(''));
+    const sendWithin = [...hosts.sender.within, ...inPlaceOf('/etc/hosts', names)];
+    const receive = ['--insecure', '--force'];
+    await right(t, await start(t, scenario, { to: 'host-b.test', sendWithin, receive }), scenario);
+  }
 });
 
 test('a memory goes from one host to another over TLS, by address and by name', async (t) => {

@@ -55,6 +55,13 @@ export class Host {
     await this.run('nft', `add rule ip weather input numgen random mod 1000 < ${10 * percent} counter drop`);
   }
 
+  /** Drops every other packet that wants a connection: the first of each. */
+  async loseFirstCalls(): Promise<void> {
+    await this.run('nft', 'add table ip calls');
+    await this.run('nft', 'add chain ip calls input { type filter hook input priority 0; }');
+    await this.run('nft', 'add rule ip calls input tcp flags & (syn|ack) == syn numgen inc mod 2 == 0 drop');
+  }
+
   /** Packets that were dropped so far. */
   async lostPackets(): Promise<number> {
     const rules = await this.run('nft', 'list', 'table', 'ip', 'weather');
@@ -62,6 +69,11 @@ export class Host {
     if (count === undefined) throw new Error(`nft has no counter: ${rules}`);
     return Number(count);
   }
+}
+
+/** Put before a command, it finds one file in the place of another: see ProgramOptions. */
+export function inPlaceOf(place: string, file: string): readonly string[] {
+  return ['unshare', '--mount', 'sh', '-c', `mount --bind '${file}' '${place}' && exec "$@"`, 'sh'];
 }
 
 /** Two hosts with a cable between them, and nothing else: no route leads out. */

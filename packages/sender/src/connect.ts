@@ -1,5 +1,6 @@
 import { BallastError, ErrorCode, outOfDescriptors, systemCode } from '@ballast/shared/errors';
 import {
+  ADDRESS_MS,
   dial,
   explainHandshake,
   formatAddress,
@@ -28,7 +29,12 @@ export async function connectToReceiver(
   { connectMs, timeoutMs, tls, signal, channel }: ConnectOptions,
 ): Promise<Connection> {
   const name = formatAddress(address);
-  const { socket, ready, start, distrust } = dial({ ...address, tls, channel });
+  const { socket, ready, start, distrust } = dial({
+    ...address,
+    tls,
+    channel,
+    addressMs: Math.min(ADDRESS_MS, Math.ceil(connectMs / 2)),
+  });
   try {
     await new Promise<void>((resolve, reject) => {
       const timer = setTimeout(() => {

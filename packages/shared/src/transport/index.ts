@@ -8,7 +8,7 @@ export { getSocketOption } from '../libc.js';
 export { MIN_BANDWIDTH, paceSocket } from './pacing.js';
 export { MAX_WAIT_MS, checkPatience } from './patience.js';
 export type { Patience } from './patience.js';
-export { accept, adopt, byDataEvents, dial, secured } from './reads.js';
+export { ADDRESS_MS, accept, adopt, byDataEvents, dial, secured } from './reads.js';
 export type { TlsDialOptions } from './reads.js';
 export { ReceiveThreshold } from './receive-threshold.js';
 export { certificateNames, explainHandshake, explainVerification, readTlsIdentity } from './tls-identity.js';

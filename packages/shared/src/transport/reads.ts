@@ -72,12 +72,25 @@ export interface DialOptions {
   readonly tls: TlsDialOptions | undefined;
   /** Which channel the connection is to be of a session that another one has begun; undefined when it begins one. */
   readonly channel: number | undefined;
+  /** Milliseconds for each address of a host that has several, but for the last, which has all the time there is. */
+  readonly addressMs?: number;
 }
 
+/**
+ * Node gives each address 250 ms, and so would not reach a host that is farther away, nor one whose first packet got lost:
+ * the kernel sends that again after a second.
+ */
+export const ADDRESS_MS = 2500;
+
 /** Connects. The socket is returned at once; listen to its `ready` event and to `error`. Nothing is read before `start`. */
-export function dial({ host, port, tls, channel }: DialOptions): Dialling {
+export function dial({ host, port, tls, channel, addressMs = ADDRESS_MS }: DialOptions): Dialling {
   const reads = new DirectReads();
-  const socket = connect({ host, port, ...(tls === undefined ? { onread: reads.onread } : {}) });
+  const socket = connect({
+    host,
+    port,
+    autoSelectFamilyAttemptTimeout: addressMs,
+    ...(tls === undefined ? { onread: reads.onread } : {}),
+  });
   if (channel !== undefined) socket.write(channelPreamble(channel));
   if (tls !== undefined) return secure(socket, host, tls);
   socket.pause();
