@@ -75,6 +75,24 @@ for (const { what, make, sentence } of [
   });
 }
 
+test('memory files that are too much together are refused before anyone is asked', async (t) => {
+  const folder = await temporaryFolder(t);
+  const paths = ['a.mem', 'b.mem'].map((name) => join(folder, name));
+  for (const path of paths) {
+    writeFileSync(path, '');
+    truncateSync(path, 2 ** 43);
+  }
+  const files = Array.from({ length: 5 }, () => paths).flat();
+  const sent = await runSender(t, [...files, '--to', NOWHERE, '--json']);
+  failedClearly(
+    t,
+    sent,
+    1,
+    /have 87960930222080 bytes together; a guest's memory may have at most 70368744177664 \(64 TiB\)/,
+  );
+  t.is(eventsIn(sent.stdout)[0]?.['code'], 'E_BAD_FILE');
+});
+
 test('a FIFO is refused and not waited for', async (t) => {
   const folder = await temporaryFolder(t);
   await run('mkfifo', [join(folder, 'guest.mem')]);

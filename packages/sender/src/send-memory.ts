@@ -21,7 +21,7 @@ import { silentAnnouncer, type AnnounceCounts } from './announcer.js';
 import { readBalloonMap, type BalloonMap, type BalloonOrigin } from './balloon/balloon-map.js';
 import { checkSource } from './check-source.js';
 import { channelsFor } from './channel/channel-count.js';
-import { ChannelGauges } from './channel/gauges.js';
+import { PassGauges } from './pass-gauges.js';
 import { CompressionChoice, agreedCompressions, checkCompression, compressionTerms } from './compression/choice.js';
 import { aborted, connectToReceiver } from './connect.js';
 import { FullPass } from './full-pass.js';
@@ -141,7 +141,7 @@ class Session implements Attempts<TransferResult> {
   readonly #measurement: SideMeasurement | undefined;
   /** What all connections together have cost. */
   readonly #announced: AnnounceCounts = { whiteouts: 0, mapBytes: 0 };
-  readonly #walked: WalkCounts = new ChannelGauges();
+  readonly #walked: WalkCounts = new PassGauges();
   #earlierWireBytes = 0;
   /** Bytes of pages that were scanned on the connection that got furthest: where nothing differs, nothing is sent. */
   #furthest = 0;
@@ -290,7 +290,7 @@ class Session implements Attempts<TransferResult> {
         }
         if (round === MAX_RESEND_ROUNDS)
           throw new BallastError(ErrorCode.PROTOCOL, `${connection.peer} never stops asking for leaves again`);
-        const again: WalkCounts = new ChannelGauges();
+        const again: WalkCounts = new PassGauges();
         for (const [index, region] of regions.entries()) {
           await sendLeaves(region.reads, leavesAgain(answer.leaves, index, planOf(plans, index)), {
             connection,

@@ -5,7 +5,7 @@ import type { ThreadAccount } from '@ballast/shared/measure';
 import { checkThreadRoom, threadFailure } from '@ballast/shared/thread-failure';
 import type { AnnounceCounts } from '../announcer.js';
 import type { WalkCounts } from '../leaf-sender.js';
-import { ChannelGauges } from './gauges.js';
+import { PassGauges } from '../pass-gauges.js';
 import type { ChannelReport, ChannelStop, ChannelTask } from './task.js';
 
 /** Milliseconds that a thread has to end by itself when it was told to. */
@@ -17,7 +17,7 @@ type ChannelOutcome = Extract<ChannelReport, { kind: 'finished' }>;
 interface Channel {
   /** Undefined where no thread could be had. */
   readonly worker: Worker | undefined;
-  readonly gauges: ChannelGauges;
+  readonly gauges: PassGauges;
   readonly finished: Promise<ChannelOutcome>;
   readonly ended: Promise<void>;
   hasJoined: boolean;
@@ -44,7 +44,7 @@ export class Channels implements WalkCounts, AnnounceCounts {
       checkThreadRoom(count);
     } catch (error) {
       const failure = BallastError.from(error);
-      start = () => neverStarted(new ChannelGauges(), failure);
+      start = () => neverStarted(new PassGauges(), failure);
     }
     return new Channels(Array.from({ length: count }, (_, index) => start(index)));
   }
@@ -126,13 +126,13 @@ export class Channels implements WalkCounts, AnnounceCounts {
     );
   }
 
-  #sum(gauge: (gauges: ChannelGauges) => number): number {
+  #sum(gauge: (gauges: PassGauges) => number): number {
     return this.#channels.reduce((sum, { gauges }) => sum + gauge(gauges), 0);
   }
 }
 
 function startChannel(index: number, task: Omit<ChannelTask, 'index' | 'gauges'>): Channel {
-  const gauges = new ChannelGauges();
+  const gauges = new PassGauges();
   const workerData: ChannelTask = { ...task, index, gauges: gauges.memory };
   let worker: Worker;
   try {
@@ -176,7 +176,7 @@ function startChannel(index: number, task: Omit<ChannelTask, 'index' | 'gauges'>
   return channel;
 }
 
-function neverStarted(gauges: ChannelGauges, failure: BallastError): Channel {
+function neverStarted(gauges: PassGauges, failure: BallastError): Channel {
   const finished = Promise.reject(failure);
   finished.catch(() => undefined);
   const ended = Promise.resolve();

@@ -32,7 +32,7 @@ export interface ChannelTask {
   readonly cursor: SharedArrayBuffer;
   /** Whether to tell where the thread's time went. */
   readonly measure: boolean;
-  /** See ChannelGauges. */
+  /** See PassGauges. */
   readonly gauges: SharedArrayBuffer;
 }
 

@@ -11,7 +11,7 @@ import { HoldingsReader } from '../holdings-reader.js';
 import { sendLeaves } from '../leaf-sender.js';
 import { BatchPool, batchLimit } from '../page-batch.js';
 import { readsOf, type PageReads } from '../source/memory-source.js';
-import { ChannelGauges } from './gauges.js';
+import { PassGauges } from '../pass-gauges.js';
 import { Stretches, pagesOf, type Stretch } from './stretches.js';
 import type { ChannelReport, ChannelStop, ChannelTask } from './task.js';
 
@@ -37,7 +37,7 @@ async function runChannel(
     connection.fail(BallastError.from(stop.reason));
   };
   stop.addEventListener('abort', onStop, { once: true });
-  const gauges = new ChannelGauges(task.gauges);
+  const gauges = new PassGauges(task.gauges);
   const readGauges = (): void => {
     gauges.wireBytes = PREAMBLE.length + connection.bytesOut + connection.bytesIn;
   };
@@ -73,7 +73,7 @@ async function runChannel(
 interface ChannelWork {
   readonly reads: readonly PageReads[];
   readonly manifest: readonly RegionManifest[];
-  readonly gauges: ChannelGauges;
+  readonly gauges: PassGauges;
 }
 
 async function sendStretches(connection: Connection, task: ChannelTask, work: ChannelWork): Promise<void> {

@@ -25,7 +25,7 @@ import type { AnnounceCounts } from '../announcer.js';
 import { readBalloonMap, type BalloonMap } from '../balloon/balloon-map.js';
 import { CompressionChoice, agreedCompressions, checkCompression, compressionTerms } from '../compression/choice.js';
 import { channelsFor } from '../channel/channel-count.js';
-import { ChannelGauges } from '../channel/gauges.js';
+import { PassGauges } from '../pass-gauges.js';
 import { aborted, connectToReceiver } from '../connect.js';
 import { FullPass } from '../full-pass.js';
 import type { WalkCounts } from '../leaf-sender.js';
@@ -229,7 +229,7 @@ class LiveMove implements Attempts<LiveResult> {
   readonly #tls: TlsDialOptions | undefined;
   readonly #started = performance.now();
   readonly #announced: AnnounceCounts = { whiteouts: 0, mapBytes: 0 };
-  readonly #walked: WalkCounts = new ChannelGauges();
+  readonly #walked: WalkCounts = new PassGauges();
   #stage: MoveStage = MoveStage.rounds;
   #earlierWireBytes = 0;
   /** The first round of the connection at hand. */

@@ -1,6 +1,6 @@
 import { closeSync, constants, fstatSync, openSync } from 'node:fs';
 import { BallastError, ErrorCode, systemCode } from '@ballast/shared/errors';
-import { checkRegionSize } from '@ballast/shared/memory';
+import { MAX_REGION_BYTES, checkRegionSize } from '@ballast/shared/memory';
 import { mappedReads } from './mapped-reads.js';
 import { positionalReads } from './positional-reads.js';
 
@@ -75,7 +75,14 @@ export class MemorySource {
     const regions: SourceRegion[] = [];
     try {
       for (const path of paths) regions.push(openRegion(path, method));
-      return new MemorySource(regions);
+      const source = new MemorySource(regions);
+      if (source.bytes > MAX_REGION_BYTES) {
+        throw new BallastError(
+          ErrorCode.BAD_FILE,
+          `the memory files have ${source.bytes} bytes together; a guest's memory may have at most ${MAX_REGION_BYTES} (64 TiB)`,
+        );
+      }
+      return source;
     } catch (error) {
       closeAll(regions);
       throw error;

@@ -9,7 +9,7 @@ export const LEAF_SIZE = 65536;
 /** Pages of a leaf. */
 export const LEAF_PAGES = LEAF_SIZE / PAGE_SIZE;
 
-/** The largest memory that one region may have, in bytes: 64 TiB, far below the 2^53 where a number stops being exact. */
+/** The largest memory that one region may have, and all of a guest's together, in bytes: 64 TiB, far below the 2^53 where a number stops being exact. */
 export const MAX_REGION_BYTES = 2 ** 46;
 
 /*

@@ -1,5 +1,5 @@
-import type { AnnounceCounts } from '../announcer.js';
-import type { WalkCounts } from '../leaf-sender.js';
+import type { AnnounceCounts } from './announcer.js';
+import type { WalkCounts } from './leaf-sender.js';
 
 const Gauge = {
   scannedBytes: 0,
@@ -13,10 +13,11 @@ const Gauge = {
 const GAUGES = Object.keys(Gauge).length;
 
 /**
- * What one channel has done so far, in memory that its thread writes and the session's thread reads: neither waits for
- * the other. Bytes, where the name does not say otherwise. Of use without a thread, too: see `ByteCount`.
+ * What a pass over memory, or one channel's part of it, has done so far, in memory that its thread may share with the
+ * session's: one writes, the other reads, and neither waits for the other. Bytes, where the name does not say
+ * otherwise. Why they are floating-point numbers: see `ByteCount`.
  */
-export class ChannelGauges implements WalkCounts, AnnounceCounts {
+export class PassGauges implements WalkCounts, AnnounceCounts {
   readonly memory: SharedArrayBuffer;
   readonly #values: Float64Array;
 
