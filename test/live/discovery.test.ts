@@ -11,6 +11,7 @@ import { guestTest } from '../qemu/guest-test.js';
 import { parseObject } from '../qemu/json.js';
 import { QmpClient } from '../qemu/qmp.js';
 import { poll } from '../qemu/wait.js';
+import { mount, whyNoMount } from '../support/mounts.js';
 
 /* What is found, and what is refused, before anything is sent. No guest runs in these QEMUs: they were never started. */
 
@@ -41,10 +42,18 @@ class Bench {
 
   /** @returns the path of a monitor */
   async qemu(backends: number, ...args: readonly string[]): Promise<string> {
+    return this.qemuAfter('', backends, ...args);
+  }
+
+  /** With mounts of its own, after what a shell does there. */
+  async qemuAfter(script: string, backends: number, ...args: readonly string[]): Promise<string> {
+    const apart = ['unshare', '--mount', '--propagation', 'private', 'sh', '-e', '-c', `${script}\nexec "$@"`, 'sh'];
     const monitor = join(this.folder, `${++this.#monitors}.qmp`);
+    const [program, ...before] = [...(script === '' ? [] : apart), 'setpriv'];
     const child = spawn(
-      'setpriv',
+      program,
       [
+        ...before,
         ...['--pdeathsig', 'KILL', '--', 'qemu-system-x86_64', '-machine', 'q35,accel=tcg', '-S', '-nodefaults'],
         ...['-display', 'none', '-m', `${64 * backends}M`, '-qmp', `unix:${monitor},server=on,wait=off`, ...args],
       ],
@@ -127,6 +136,24 @@ test('a memory file that was replaced after QEMU had opened it is refused', asyn
   await writeFile(join(bench.folder, 'mem'), '');
   await truncate(join(bench.folder, 'mem'), 64 * MIB);
   await bench.refused(monitor, /maps|is not the file that QEMU maps/);
+});
+
+test('a memory file of the same name and inode number on another mount, where QEMU has mounts of its own, is refused', async (t) => {
+  const missing = await whyNoMount('tmpfs', 'size=1m');
+  if (missing !== undefined) {
+    t.pass(missing);
+    return;
+  }
+  const bench = await Bench.open(t);
+  const folder = join(bench.folder, 'memory');
+  await mkdir(folder);
+  const path = join(folder, 'mem');
+  await mount(t, folder, 'tmpfs', 'size=100m');
+  await writeFile(path, '');
+  await truncate(path, 64 * MIB);
+  const script = `mount -t tmpfs ballast-test ${folder}\ntruncate -s 64M ${path}`;
+  const backend = bench.backend('mem', `memory-backend-file,mem-path=${path},share=on`);
+  await bench.refused(await bench.qemuAfter(script, 1, ...backend), /another file for QEMU .* on another filesystem/);
 });
 
 test('a QEMU that waits for a guest has none to move', async (t) => {

@@ -160,12 +160,34 @@ function findFile(pid: number, backend: { id: string; bytes: number; path: strin
   const stat = statOf(opened, path);
   if (stat.ino !== first.inode)
     throw unfit(`${path} is not the file that QEMU maps; it was replaced after QEMU opened it`);
+  if (isKnownToDiffer(pid, first, stat)) {
+    throw unfit(
+      `${path} is another file for QEMU (process ${pid}) than here, on another filesystem; run in QEMU's mount namespace`,
+    );
+  }
   if (stat.size !== bytes || bytes % PAGE_SIZE !== 0)
     throw unfit(`${path} has ${stat.size} bytes and the memory backend ${id} ${bytes}; they must be equal`);
   return { id, path: opened, bytes };
 }
 
-function statOf(opened: string, path: string): { ino: number; size: number } {
+/**
+ * A QEMU with mounts of its own may have another file of the same name, and of the same number: those of tmpfs are small.
+ * The device numbers of the kernel's list are of no use, so what QEMU maps is looked at as a file; where only root may do
+ * that, through QEMU's own root folder.
+ */
+function isKnownToDiffer(pid: number, { range, path }: FileMapping, here: { dev: number; ino: number }): boolean {
+  for (const name of [`/proc/${pid}/map_files/${range}`, `/proc/${pid}/root${path}`]) {
+    try {
+      const { dev, ino } = statSync(name);
+      return dev !== here.dev || ino !== here.ino;
+    } catch {
+      // Not allowed, or deleted.
+    }
+  }
+  return false;
+}
+
+function statOf(opened: string, path: string): { dev: number; ino: number; size: number } {
   try {
     return statSync(opened);
   } catch (error) {
