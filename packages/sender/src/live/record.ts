@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import {
   closeSync,
+  fstatSync,
   fsyncSync,
   mkdirSync,
   openSync,
@@ -8,7 +9,7 @@ import {
   realpathSync,
   renameSync,
   rmSync,
-  writeSync,
+  writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -70,9 +71,11 @@ export function writeRecord(path: string, record: MoveRecord): void {
   const draft = `${path}.${process.pid}`;
   try {
     mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
-    const fd = openSync(draft, 'w', 0o600);
+    rmSync(draft, { force: true });
+    // A new file, and never through a link: the folder may be one that others can write to.
+    const fd = openSync(draft, 'wx', 0o600);
     try {
-      writeSync(fd, `${JSON.stringify(record, null, 1)}\n`);
+      writeFileSync(fd, `${JSON.stringify(record, null, 1)}\n`);
       fsyncSync(fd);
     } finally {
       closeSync(fd);
@@ -95,8 +98,15 @@ export function writeRecord(path: string, record: MoveRecord): void {
  */
 export function readRecord(path: string): MoveRecord | undefined {
   let text: string;
+  let owner: number;
   try {
-    text = readFileSync(path, 'utf8');
+    const fd = openSync(path, 'r');
+    try {
+      owner = fstatSync(fd).uid;
+      text = readFileSync(fd, 'utf8');
+    } finally {
+      closeSync(fd);
+    }
   } catch (error) {
     if (systemCode(error) === 'ENOENT') return undefined;
     throw new BallastError(
@@ -105,6 +115,12 @@ export function readRecord(path: string): MoveRecord | undefined {
       { cause: error },
     );
   }
+  // It says what is done to a guest.
+  if (owner !== 0 && owner !== process.geteuid?.())
+    throw new BallastError(
+      ErrorCode.READ,
+      `the record ${path} belongs to another user (${owner}); run as the user of the move, or remove it by hand`,
+    );
   try {
     return v.parse(recordSchema, JSON.parse(text));
   } catch (error) {
