@@ -80,6 +80,7 @@ export class ReceiveSession {
     try {
       if (signal?.aborted === true) onAbort();
       checkCompression(hello.compress);
+      await this.#guest?.checkWaits();
       return await this.#transfer(caller, this.#destinationFor(hello), listener);
     } catch (error) {
       const reason = await this.#abandonGuest(BallastError.from(error));

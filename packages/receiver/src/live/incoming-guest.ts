@@ -54,13 +54,7 @@ export class IncomingGuest {
   static async open(path: string, signal?: AbortSignal): Promise<IncomingGuest> {
     const qmp = await QmpClient.connect(path, undefined, signal);
     try {
-      const [{ status }, migration] = [await runStateOf(qmp), await migrationOf(qmp)];
-      if (status !== 'inmigrate' || migration.status !== 'none') {
-        throw new BallastError(
-          ErrorCode.GUEST,
-          `QEMU at ${path} does not wait for a guest (it is in state '${status}'); start it with the options of the source and -incoming defer`,
-        );
-      }
+      await checkWaits(qmp);
       const { files, pid } = await findGuestMemory(qmp);
       return new IncomingGuest(qmp, files, pid);
     } catch (error) {
@@ -75,6 +69,14 @@ export class IncomingGuest {
   }
 
   /**
+   * Looks again whether QEMU waits: the memory of one that has ended may be another guest's by now.
+   * @throws BallastError QMP, GUEST
+   */
+  async checkWaits(): Promise<void> {
+    await checkWaits(this.#qmp);
+  }
+
+  /**
    * Makes QEMU listen for device state, and connects.
    * @throws BallastError QMP
    */
@@ -83,6 +85,8 @@ export class IncomingGuest {
     this.#settings = await setForDeviceState(this.#qmp, 'incoming');
     const path = privateSocketPath(this.#path);
     this.#prepared = true;
+    // While it waits this only says that the guest is not to run by itself when it has come, whatever its state says.
+    await this.#qmp.execute('stop');
     await this.#qmp.execute('migrate-incoming', { uri: `unix:${path}` });
     const socket = createConnection(path);
     this.#feed = { socket, path };
@@ -229,6 +233,16 @@ export class IncomingGuest {
     // QEMU removes it when someone has connected.
     rmSync(this.#feed.path, { force: true });
   }
+}
+
+/** @throws BallastError QMP; GUEST when QEMU does not wait for a guest */
+async function checkWaits(qmp: QmpClient): Promise<void> {
+  const [{ status }, migration] = [await runStateOf(qmp), await migrationOf(qmp)];
+  if (status === 'inmigrate' && migration.status === 'none') return;
+  throw new BallastError(
+    ErrorCode.GUEST,
+    `QEMU at ${qmp.path} does not wait for a guest (it is in state '${status}'); start it with the options of the source and -incoming defer`,
+  );
 }
 
 /** A process that has ended, and whose parent has not noticed yet. */

@@ -9,7 +9,7 @@ import {
   type SendEvent,
 } from '@ballast/shared/events';
 import { manifestRoot } from '@ballast/shared/integrity';
-import { ExtentSet, LEAF_SIZE, PAGE_SIZE } from '@ballast/shared/memory';
+import { ExtentSet, LEAF_SIZE, PAGE_SIZE, tryLock } from '@ballast/shared/memory';
 import { Dialect, FrameType, MAX_PAYLOAD, SESSION_SIZE, type Summary } from '@ballast/shared/protocol';
 import {
   checkAddress,
@@ -106,9 +106,12 @@ export async function moveGuest(options: MoveOptions): Promise<LiveResult> {
   refuseUnfinished(record, options.qmp);
   const guest = await SourceGuest.open(options.qmp, options.signal);
   try {
+    // Whoever had the monitor before may have left one.
+    refuseUnfinished(record, options.qmp);
     const source = MemorySource.open(guest.memory.files.map(({ path }) => path));
     const digester = new LeafDigester(source, options.threads ?? DEFAULT_THREADS);
     try {
+      claim(source, options.qmp);
       const move = new LiveMove(options, guest, source, digester, record);
       const result = await move.run();
       options.onEvent?.({ event: 'done', ...result });
@@ -452,8 +455,11 @@ class LiveMove implements Attempts<LiveResult> {
     sent: readonly SentRegion[],
     rounds: LiveRound[],
   ): Promise<LiveResult> {
-    await this.#guest.refreshRuns();
-    this.#record(MoveStage.stopped);
+    // Writing takes its time: what is on disk must hold when the guest is stopped.
+    for (let runs: boolean | undefined; runs !== (await this.#guest.refreshRuns());) {
+      runs = this.#guest.runs;
+      this.#record(MoveStage.stopped);
+    }
     const lap = stopwatch();
     this.#stage = MoveStage.stopped;
     await this.#guest.stop();
@@ -479,6 +485,8 @@ class LiveMove implements Attempts<LiveResult> {
     await connection.expect('loaded');
     await this.#guest.checkSaved();
     const loadMs = lap();
+    // The last moment at which an interruption is in time.
+    if (this.#options.signal?.aborted === true) throw aborted();
 
     // From here on the guest may run there, and only there.
     this.#record(MoveStage.committing);
@@ -807,6 +815,27 @@ export function unacknowledged({ qmp, to }: { qmp: string; to: Address }, cause:
     `THE GUEST STAYS PAUSED HERE: the move was committed, and the destination at ${formatAddress(to)} did not say whether the guest runs there (${cause.message}). Look there: if its QEMU runs the guest, end the one here; if that QEMU is gone, or is paused and you end it, run 'ballast-send recover --qmp ${qmp} --destination gone'`,
     { cause },
   );
+}
+
+/**
+ * A guest may have several monitors, and so several records: its memory is one. The lock goes with the file's descriptor.
+ * @throws BallastError BUSY when it is moved already
+ */
+function claim({ regions }: MemorySource, qmp: string): void {
+  const [region] = regions;
+  if (region === undefined) return;
+  let isOurs: boolean;
+  try {
+    isOurs = tryLock(region.fd);
+  } catch {
+    // Some filesystems lock nothing that was opened for reading only.
+    return;
+  }
+  if (!isOurs)
+    throw new BallastError(
+      ErrorCode.BUSY,
+      `another program of Ballast works with ${region.path}, the memory of the guest at ${qmp}; wait for it`,
+    );
 }
 
 /** @throws BallastError GUEST, BUSY when a move of this guest was interrupted, or goes on */

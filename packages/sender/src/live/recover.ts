@@ -1,11 +1,11 @@
 import { BallastError, ErrorCode } from '@ballast/shared/errors';
 import type { RecoveredEvent, SendEvent } from '@ballast/shared/events';
-import { QmpClient } from '@ballast/shared/qmp';
+import { QmpClient, runStateOf } from '@ballast/shared/qmp';
 import { DestinationWord, askDestination } from './ask-destination.js';
 import type { DestinationFinding } from './choices.js';
 import { dialOptions, unacknowledged } from './move-guest.js';
 import { MoveStage, readRecord, recordPath, removeRecord, type MoveRecord } from './record.js';
-import { processStart, restoreGuest } from './source-guest.js';
+import { checkSameQemu, processStart, restoreGuest } from './source-guest.js';
 
 export interface RecoverOptions {
   /** The monitor of the source's QEMU. */
@@ -50,10 +50,10 @@ async function recover(options: RecoverOptions, path: string, record: MoveRecord
   if (processStart(record.qemu.pid) !== record.qemu.start)
     return told('nothing', `the QEMU whose guest was being moved has ended; nothing is left to recover here`);
 
-  let word: DestinationWord = DestinationWord.neverRan;
+  // A person may have resumed there what was never committed.
+  let word: DestinationWord = destination === 'runs' ? DestinationWord.runsThere : DestinationWord.neverRan;
   if (record.stage === MoveStage.committing) {
-    if (destination !== undefined) word = destination === 'gone' ? DestinationWord.neverRan : DestinationWord.runsThere;
-    else
+    if (destination === undefined)
       word = await askDestination({
         to: record.to,
         tls: dialOptions(tlsOf(record)),
@@ -70,7 +70,14 @@ async function recover(options: RecoverOptions, path: string, record: MoveRecord
 
   const qmp = await QmpClient.connect(monitor);
   try {
+    await checkSameQemu(qmp, record.qemu);
     if (word === DestinationWord.runsThere) {
+      if ((await runStateOf(qmp)).running) {
+        throw new BallastError(
+          ErrorCode.GUEST,
+          `the guest at ${monitor} runs here, and is said to run at the destination; nothing was changed: end one of them by hand`,
+        );
+      }
       if (record.sourceAfter === 'quit') {
         await qmp.execute('quit');
         return told('quit', 'the guest runs at the destination; its QEMU here was ended');

@@ -26,6 +26,12 @@ const DEVICE_FOLDERS = ['/machine/peripheral', '/machine/peripheral-anon'];
 /** States of a guest that can be moved, beside running. */
 const PAUSED_STATES: ReadonlySet<string> = new Set(['paused', 'prelaunch']);
 
+/**
+ * What changes memory behind the back of a move, once the guest was stopped: somebody else lets it run, or resets it,
+ * through another monitor. That is seen however short it was.
+ */
+const DISTURBANCES: ReadonlySet<string> = new Set(['RESUME', 'RESET']);
+
 const QUIT_TIMEOUT_MS = 5000;
 
 /**
@@ -49,6 +55,10 @@ export class SourceGuest {
   /** Whether we have stopped it, or may have, and changed settings, or may have. */
   #isStopped = false;
   #isSet = false;
+  /** What somebody else has done to the guest since it was stopped to be moved. */
+  #disturbance: string | undefined;
+  /** When QEMU's process began. */
+  readonly #start: string | undefined;
 
   private constructor(
     qmp: QmpClient,
@@ -58,7 +68,9 @@ export class SourceGuest {
   ) {
     this.path = qmp.path;
     this.#qmp = qmp;
+    this.#watch();
     this.memory = memory;
+    this.#start = processStart(memory.pid);
     this.settings = settings;
     this.#runs = found.runs;
     this.balloonActualBytes = found.balloonActualBytes;
@@ -113,16 +125,48 @@ export class SourceGuest {
     return running;
   }
 
-  /** @throws BallastError QMP */
+  /**
+   * Stops the guest for its move.
+   * @throws BallastError QMP; GUEST when it did not stop in a state that can be moved
+   */
   async stop(): Promise<void> {
+    this.#disturbance = undefined;
     this.#isStopped = true;
     await this.#qmp.execute('stop');
+    const { status } = await runStateOf(this.#qmp);
+    // A guest that has panicked, say, is stopped already, and is so there, too.
+    if (!PAUSED_STATES.has(status))
+      throw new BallastError(ErrorCode.GUEST, `the guest at ${this.path} went to state '${status}' while it was moved`);
+    // It was paused, and somebody has resumed it at the last moment.
+    if (this.#takeDisturbance() === 'RESUME') this.#runs = true;
+  }
+
+  /**
+   * Stops a guest for a moment, unless it stands still already: then somebody else has paused it.
+   * @returns whether it was stopped, so that `cont` is due
+   * @throws BallastError QMP
+   */
+  async pauseBriefly(): Promise<boolean> {
+    if (!(await runStateOf(this.#qmp)).running) return false;
+    this.#isStopped = true;
+    await this.#qmp.execute('stop');
+    return true;
   }
 
   /** Resumes a guest that stands still between two of our own stops. */
   async cont(): Promise<void> {
     await this.#qmp.execute('cont');
     this.#isStopped = false;
+  }
+
+  /** @throws BallastError GUEST when the guest was let run or reset after its stop: its memory is not what was sent */
+  async checkStandsStill(): Promise<void> {
+    const { running } = await runStateOf(this.#qmp);
+    if (!running && this.#disturbance === undefined) return;
+    throw new BallastError(
+      ErrorCode.GUEST,
+      `the guest at ${this.path} was ${this.#disturbance === 'RESET' ? 'reset' : 'let run'} by somebody else while it was moved`,
+    );
   }
 
   /**
@@ -137,11 +181,13 @@ export class SourceGuest {
     // Not later: a forgotten x-ignore-shared makes the next ordinary migration send no memory.
     await putBack(this.#qmp, this.settings);
     this.#isSet = false;
+    await this.checkStandsStill();
     return state;
   }
 
-  /** @throws BallastError GUEST unless QEMU says that all of its state was sent */
+  /** @throws BallastError GUEST unless QEMU says that all of its state was sent, and the guest stands still */
   async checkSaved(): Promise<void> {
+    await this.checkStandsStill();
     const { status, reason } = await migrationOf(this.#qmp);
     if (status !== 'completed')
       throw new BallastError(ErrorCode.GUEST, `QEMU says that its state was not sent whole (${reason ?? status})`);
@@ -155,7 +201,11 @@ export class SourceGuest {
    */
   async goOn(): Promise<string> {
     if (!this.#isStopped && !this.#isSet) return this.#runs ? 'runs on here' : 'stands still here, as before';
-    if (this.#qmp.failure !== undefined) this.#qmp = await QmpClient.connect(this.path);
+    if (this.#qmp.failure !== undefined) {
+      this.#qmp = await QmpClient.connect(this.path);
+      this.#watch();
+      await checkSameQemu(this.#qmp, { pid: this.memory.pid, start: this.#start });
+    }
     const how = await restoreGuest(this.#qmp, this.settings, this.#runs);
     this.#isStopped = false;
     this.#isSet = false;
@@ -169,6 +219,40 @@ export class SourceGuest {
 
   close(): void {
     this.#qmp.close();
+  }
+
+  #takeDisturbance(): string | undefined {
+    const disturbance = this.#disturbance;
+    this.#disturbance = undefined;
+    return disturbance;
+  }
+
+  #watch(): void {
+    this.#qmp.onEvent = (name) => {
+      if (DISTURBANCES.has(name)) this.#disturbance ??= name;
+    };
+  }
+}
+
+/**
+ * Makes sure that a monitor is still of the QEMU of which it was: another one may have taken its name.
+ * @throws BallastError GUEST, QMP
+ */
+export async function checkSameQemu(
+  qmp: QmpClient,
+  { pid, start }: { readonly pid: number; readonly start: string | undefined },
+): Promise<void> {
+  if (processStart(pid) !== start)
+    throw new BallastError(ErrorCode.GUEST, `the QEMU whose guest was moved (process ${pid}) has ended`);
+  if (qmp.peer?.pid === pid) return;
+  // Who listens is another process than QEMU where something stands between, or has made the socket for it.
+  const found = await findGuestMemory(qmp).catch((error: unknown) => BallastError.from(error));
+  if (found instanceof BallastError || found.pid !== pid) {
+    throw new BallastError(
+      ErrorCode.GUEST,
+      `${qmp.path} is the monitor of another QEMU than the one whose guest was moved (process ${pid}); nothing was changed there`,
+      found instanceof BallastError ? { cause: found } : {},
+    );
   }
 }
 
@@ -187,11 +271,17 @@ export async function restoreGuest(qmp: QmpClient, settings: SavedSettings, runs
     await sleep(20);
   }
   await putBack(qmp, settings);
-  const { status, running } = await runStateOf(qmp);
+  let { status, running } = await runStateOf(qmp);
+  // QEMU says that a migration has ended a moment before it has, and refuses 'cont' until then.
+  while (status === 'finish-migrate' && performance.now() < deadline) {
+    await sleep(20);
+    ({ status, running } = await runStateOf(qmp));
+  }
   if (runs) {
     if (!running) await qmp.execute('cont');
     return 'runs on here';
   }
+  if (running) return 'runs here, as somebody else has resumed it';
   // Nothing leads back from there but running, and it is not ours to let it run.
   if (status === 'postmigrate')
     return "stands still here, as before; QEMU calls that 'postmigrate' from now on in place of 'paused', and 'cont' resumes it as ever";

@@ -34,7 +34,7 @@ export class Throttle {
   }
 
   /**
-   * Ends, with the guest running.
+   * Ends, with the guest running, unless somebody else has paused it.
    * @throws BallastError QMP
    */
   async end(): Promise<void> {
@@ -47,9 +47,10 @@ export class Throttle {
   async #run(): Promise<void> {
     try {
       while (!this.#ending) {
-        await this.#guest.stop();
-        await sleep(PERIOD_MS * this.share);
-        await this.#guest.cont();
+        if (await this.#guest.pauseBriefly()) {
+          await sleep(PERIOD_MS * this.share);
+          await this.#guest.cont();
+        }
         await sleep(PERIOD_MS * (1 - this.share));
       }
     } catch (error) {

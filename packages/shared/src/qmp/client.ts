@@ -16,6 +16,7 @@ const messageSchema = v.looseObject({
   QMP: v.optional(objectSchema),
   id: v.optional(v.number()),
   error: v.optional(v.looseObject({ desc: v.string() })),
+  event: v.optional(v.string()),
 });
 
 interface Waiting {
@@ -29,7 +30,7 @@ interface Waiting {
  *     QEMU -> {"QMP": …}                       greeting
  *     us   -> {"execute": "qmp_capabilities"}  and from then on commands, each with an id
  *     QEMU -> {"return": …, "id": n} | {"error": {"desc": …}, "id": n}
- *     QEMU -> {"event": …}                     at any time; nobody here needs them
+ *     QEMU -> {"event": …}                     at any time; in the order of things: before the answer to a later command
  *
  * A monitor serves one client at a time. When the connection ends, every pending and later command fails with QMP.
  */
@@ -38,6 +39,8 @@ export class QmpClient {
   readonly path: string;
   /** Who listens there; undefined where the kernel does not say. */
   readonly peer: SocketPeer | undefined;
+  /** Told the name of each event. */
+  onEvent: ((name: string) => void) | undefined;
   readonly #socket: Socket;
   readonly #waiting = new Map<number, Waiting>();
   #greet: (() => void) | undefined;
@@ -204,9 +207,11 @@ export class QmpClient {
       this.#notQemu();
       return;
     }
-    const { QMP: greeting, id, error } = parsed.output;
+    const { QMP: greeting, id, error, event } = parsed.output;
     if (greeting !== undefined) {
       this.#greet?.();
+    } else if (event !== undefined) {
+      this.onEvent?.(event);
     } else if (id !== undefined) {
       const waiting = this.#waiting.get(id);
       if (error === undefined) waiting?.resolve(parsed.output['return']);
