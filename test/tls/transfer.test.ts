@@ -170,6 +170,27 @@ test('a connection that is cut in the middle is made again, and the transfer goe
   if (!(sent instanceof Error)) t.true(sent.sentBytes < 1.5 * sent.dataBytes, String(sent.sentBytes));
 });
 
+test('over TLS a receiver that is killed and started again is found by the sender', async (t) => {
+  const folder = await temporaryFolder(t);
+  const { receiverDirectory, senderDirectory } = await makeCertificates(folder);
+  const [source, copy] = [join(folder, 'guest.mem'), join(folder, 'copy.mem')];
+  writeMemoryFile(source, LAYOUT);
+  const receive = [copy, '--tls-dir', receiverDirectory];
+  const { receiver, to } = await receiverProgram(t, receive);
+  const send = [source, '--to', to, '--tls-dir', senderDirectory, '--bandwidth', '4MiB', '--json'];
+  const sender = Program.sender(t, send);
+  await sender.event('connected');
+  receiver.kill('SIGKILL');
+  await receiver.ended;
+  // The second time at the latest nobody listens.
+  t.is((await sender.event('retry', 1))['code'], 'E_CONNECT');
+  const again = Program.receiver(t, [...receive, '--listen', to]);
+  const sent = await sender.ended;
+  t.is(sent.status, 0, sent.stderr);
+  t.is((await again.ended).status, 0);
+  t.is(firstWrongPage(copy, LAYOUT), undefined);
+});
+
 for (const [what, fault, way] of [
   ['a bit that flips on its way to the receiver', flipAt(5 << 20), 'toReceiver'],
   ['bytes that get lost on their way to the receiver', lose(5 << 20, 100), 'toReceiver'],

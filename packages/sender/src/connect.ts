@@ -38,17 +38,14 @@ export async function connectToReceiver(
   try {
     await new Promise<void>((resolve, reject) => {
       const timer = setTimeout(() => {
-        reject(
-          new BallastError(
-            ErrorCode.CONNECT,
-            `nobody answered at ${name} within ${connectMs / 1000} s; check the address, the route and the firewall`,
-          ),
-        );
+        const message = `nobody answered at ${name} within ${connectMs / 1000} s; check the address, the route and the firewall`;
+        settle(() => {
+          reject(new BallastError(ErrorCode.CONNECT, message));
+        });
       }, connectMs);
       const settle = (then: () => void): void => {
         clearTimeout(timer);
         signal?.removeEventListener('abort', onAbort);
-        socket.removeListener('error', onError);
         then();
       };
       const onError = (error: Error): void => {
@@ -61,7 +58,8 @@ export async function connectToReceiver(
           reject(aborted());
         });
       };
-      socket.once('error', onError);
+      // Stays: of the failure of the plain socket below, a TLS socket tells twice.
+      socket.on('error', onError);
       socket.once(ready, () => {
         settle(resolve);
       });
@@ -69,7 +67,6 @@ export async function connectToReceiver(
       else signal?.addEventListener('abort', onAbort, { once: true });
     });
   } catch (error) {
-    socket.on('error', () => undefined);
     socket.destroy();
     throw error;
   }
