@@ -5,7 +5,9 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import ava from 'ava';
 import type { ExecutionContext } from 'ava';
+import { FrameType, MAX_PAYLOAD, PREAMBLE } from '@ballast/shared/protocol';
 import type { Address } from '@ballast/shared/transport';
+import { Type, controlFrame, encodeFrame, wireFrame } from '../fuzz/wire-frame.js';
 import { temporaryFolder } from '../support/folder.js';
 import { Fill, firstWrongPage, writeMemoryFile, type Layout } from '../support/memory-file.js';
 import { testUnless } from '../support/mounts.js';
@@ -28,8 +30,23 @@ const BEGINNINGS = [
   Buffer.alloc(0),
 ] as const;
 
+/** A heartbeat, and a promise of the largest frame that there is. */
+const LARGE_FRAME = Buffer.concat([
+  PREAMBLE,
+  encodeFrame(controlFrame({ kind: 'heartbeat' }), 0),
+  encodeFrame(
+    { ...wireFrame(Type.leaves, Buffer.alloc(0), { count: 1 }), lengthLie: MAX_PAYLOAD[FrameType.leaves] },
+    1,
+  ),
+]);
+
 /** Connections that say nothing, or begin to say something, and then stay. */
-async function crowd(t: ExecutionContext, to: Address, count: number): Promise<void> {
+async function crowd(
+  t: ExecutionContext,
+  to: Address,
+  count: number,
+  beginnings: readonly Buffer[] = BEGINNINGS,
+): Promise<void> {
   const sockets: Socket[] = [];
   t.teardown(() => {
     for (const socket of sockets) socket.destroy();
@@ -40,7 +57,7 @@ async function crowd(t: ExecutionContext, to: Address, count: number): Promise<v
     // They are dropped when there are too many of them: that is the point.
     socket.on('error', () => undefined).resume();
     await once(socket, 'connect');
-    socket.write(BEGINNINGS[n % BEGINNINGS.length] ?? '');
+    socket.write(beginnings[n % beginnings.length] ?? '');
   }
 }
 
@@ -90,6 +107,16 @@ async function amongStrangers(
 
 ava.serial('a thousand strangers keep no sender out', async (t) => {
   await amongStrangers(t, [], [], await temporaryFolder(t, 192 << 20));
+});
+
+ava.serial('strangers that announce large frames get no memory for them', async (t) => {
+  const { receiver, address } = await receiverProgram(t, [join(await temporaryFolder(t), 'copy.mem')]);
+  const before = await residentMiB(receiver.pid);
+  await crowd(t, address, STRANGERS, [LARGE_FRAME]);
+  const grown = (await residentMiB(receiver.pid)) - before;
+  t.true(grown < GROWTH_MIB, `it grew by ${Math.round(grown)} MiB`);
+  const { message } = await receiver.event('warning');
+  t.regex(String(message), /a frame of type 2 before it had said what it wants$/);
 });
 
 test('a thousand strangers keep no sender out over TLS', async (t) => {

@@ -205,7 +205,11 @@ export class Listener {
   /** @param distrusted why the other side is not let in, if it is not */
   async #greet(socket: Socket, start: (options: ConnectionOptions) => Connection, distrusted?: string): Promise<void> {
     const address = addressOf(socket);
-    const connection = start({ timeoutMs: this.#options.timeoutMs, peer: `the sender at ${address}` });
+    const connection = start({
+      timeoutMs: this.#options.timeoutMs,
+      peer: `the sender at ${address}`,
+      isStranger: true,
+    });
     this.#strangers.add(connection);
     this.#dropOldest();
     const timer = setTimeout(() => {

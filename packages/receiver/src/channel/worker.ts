@@ -120,7 +120,7 @@ class ChannelThread {
   }
 
   #options(sent?: SentBefore): ConnectionOptions {
-    return { timeoutMs: this.#task.timeoutMs, peer: 'the sender', ...(sent && { sent }) };
+    return { timeoutMs: this.#task.timeoutMs, peer: 'the sender', isStranger: true, ...(sent && { sent }) };
   }
 
   async #tryJoin(connection: Connection, distrusted: string | undefined): Promise<void> {

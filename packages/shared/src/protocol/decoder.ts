@@ -41,6 +41,11 @@ export class FrameDecoder {
   #memory: Buffer[] = [];
   #spare: Buffer[] = [];
   #ready: Frame[] = [];
+  /**
+   * Whether frames may come that are no control messages: while they may not, their header is refused, so that no payload
+   * memory is made for a peer that has not said what it wants.
+   */
+  admitsBulk = true;
 
   /**
    * Whether it can take bytes now; false between two frames while all payload memory is out with frames that nobody
@@ -94,6 +99,12 @@ export class FrameDecoder {
         if (this.#filled < HEADER_SIZE) return;
         this.#header = decodeHeader(this.#head, this.#sequence);
         this.#sequence = (this.#sequence + 1) % 2 ** 32;
+        if (this.#header.type !== FrameType.control && !this.admitsBulk) {
+          throw new BallastError(
+            ErrorCode.PROTOCOL,
+            `the peer sent a frame of type ${this.#header.type} before it had said what it wants`,
+          );
+        }
         if (this.#header.length === 0) this.#finish(this.#header, Buffer.alloc(0));
         else this.#beginPayload(this.#header);
         return;
@@ -106,11 +117,12 @@ export class FrameDecoder {
 
   /**
    * Copies bytes in, for streams that bring their own buffers. Returns how many were taken: fewer than given only
-   * when a frame must be recycled first.
+   * when a frame must be recycled first, or, as long as only control messages may come, when one is complete: what it
+   * says decides about the next.
    */
   push(chunk: Buffer): number {
     let taken = 0;
-    while (taken < chunk.length && this.canTake) {
+    while (taken < chunk.length && this.canTake && (this.admitsBulk || this.#ready.length === 0)) {
       const target = this.target();
       const count = Math.min(target.length, chunk.length - taken);
       chunk.copy(target, 0, taken, taken + count);
@@ -123,6 +135,14 @@ export class FrameDecoder {
   /** The next complete frame, if there is one. */
   shift(): Frame | undefined {
     return this.#ready.shift();
+  }
+
+  /** Lets go of all memory: nothing will be decoded any more. */
+  abandon(): void {
+    this.#memory = [];
+    this.#spare = [];
+    this.#ready = [];
+    this.#payload = Buffer.alloc(0);
   }
 
   /** Gives a frame's memory back. Its payload must not be looked at afterwards. */

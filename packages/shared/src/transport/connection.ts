@@ -80,6 +80,8 @@ export interface ConnectionOptions {
   readonly peer: string;
   /** What was sent on the socket before it came here, this side's preamble first. Default: nothing. */
   readonly sent?: SentBefore;
+  /** Whether nobody knows yet who the peer is: before it has said what it wants, nothing else is taken from it. */
+  readonly isStranger?: boolean;
 }
 
 /**
@@ -132,6 +134,7 @@ export class Connection {
     this.#socket = socket;
     this.#writeOut = writerOf(socket);
     this.#decoder = decoder;
+    decoder.admitsBulk = options.isStranger !== true;
     this.#threshold = ReceiveThreshold.of(socket);
     this.#timeoutMs = options.timeoutMs;
     this.#quietMs = Math.min(options.timeoutMs / HEARTBEATS_PER_TIMEOUT, LONGEST_QUIET_MS);
@@ -400,6 +403,8 @@ export class Connection {
     this.#discarding = true;
     this.#threshold?.stop();
     this.#stalled = [];
+    // The connection may linger, and others with it.
+    this.#decoder.abandon();
     if (!this.#socket.destroyed) this.#socket.resume();
   }
 
@@ -445,7 +450,10 @@ export class Connection {
         this.#inbox = [];
         throw spokenBy(this.peer, control);
       }
-      if (control.kind !== 'heartbeat') this.#inbox.push({ control });
+      if (control.kind === 'heartbeat') continue;
+      // Who wants to be measured has not said yet what for.
+      if (control.kind !== 'measure') this.#decoder.admitsBulk = true;
+      this.#inbox.push({ control });
     }
     if (this.#inbox.length > 0) this.#wakeReader?.();
   }
@@ -490,11 +498,9 @@ export class Connection {
         const taken = this.#decoder.push(chunk);
         if (opening !== this.#decoder.opening) this.#wakeReader?.();
         this.#collect();
-        if (taken < chunk.length) {
-          this.#stalled[0] = chunk.subarray(taken);
-          return;
-        }
-        this.#stalled.shift();
+        if (taken === 0) return;
+        if (taken < chunk.length) this.#stalled[0] = chunk.subarray(taken);
+        else this.#stalled.shift();
       }
     } catch (error) {
       this.#stalled = [];
