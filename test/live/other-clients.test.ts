@@ -4,6 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { ExecutionContext } from 'ava';
 import { Proxy, doAt } from '../faults/proxy.js';
 import { guestTest } from '../qemu/guest-test.js';
+import { QmpClient } from '../qemu/qmp.js';
 import { QmpProxy, type QmpFault } from './qmp-proxy.js';
 import { Scene, allocatedBytes } from './scene.js';
 
@@ -145,6 +146,23 @@ test('recover touches no other guest than the one of its record', async (t, imag
   t.is((await scene.destination.qmp.query('query-migrate-parameters'))['max-bandwidth'], 2 ** 30);
   const own = scene.ballastSend('recover', '--qmp', scene.source.programQmpPath, '--record', record);
   t.is((await own.event('recovered', 20_000))['action'], 'resumed');
+  await scene.assertRunsHere(t);
+});
+
+test('recover that waits for a monitor which somebody else holds can be interrupted', async (t, image) => {
+  t.timeout(120_000);
+  const scene = await Scene.start(t, image);
+  const record = await killedAtSwitch(t, scene);
+  const holder = await QmpClient.connect(scene.source.programQmpPath);
+  const args = ['recover', '--qmp', scene.source.programQmpPath, '--record', record];
+  const waiting = scene.ballastSend(...args);
+  await sleep(1500);
+  const began = performance.now();
+  waiting.kill('SIGINT');
+  t.is((await waiting.ended()).status, 130);
+  t.true(performance.now() - began < 5000, 'it waited to the end');
+  holder.close();
+  t.is((await scene.ballastSend(...args).event('recovered', 20_000))['action'], 'resumed');
   await scene.assertRunsHere(t);
 });
 

@@ -12,13 +12,14 @@ interface RecoverCliOptions extends CommonOptions {
 /** `ballast-send recover --qmp SOCKET` */
 export async function runRecover(
   { qmp, record, destination, timeout }: RecoverCliOptions,
-  { output }: ActionContext,
+  { output, signal }: ActionContext,
 ): Promise<void> {
   const recovered = await recoverGuest({
     qmp,
     ...(record === undefined ? {} : { record }),
     ...(destination === undefined ? {} : { destination }),
     timeoutMs: timeout * 1000,
+    signal,
   });
   output.event(recovered);
   output.done([recovered.message]);

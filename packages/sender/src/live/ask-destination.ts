@@ -23,6 +23,8 @@ export interface Question {
   readonly timeoutMs: number;
   /** Milliseconds for which to try. */
   readonly patienceMs: number;
+  /** Ends the question: then the answer is unknown. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 const PAUSE_MS = 250;
@@ -34,13 +36,14 @@ export async function askDestination(question: Question): Promise<DestinationWor
   for (;;) {
     const word = await askOnce(question).catch(() => DestinationWord.unknown);
     if (word !== DestinationWord.unknown || performance.now() + PAUSE_MS > deadline) return word;
+    if (question.signal?.aborted === true) return word;
     await sleep(PAUSE_MS);
   }
 }
 
-async function askOnce({ to, tls, session, regions, timeoutMs }: Question): Promise<DestinationWord> {
+async function askOnce({ to, tls, session, regions, timeoutMs, signal }: Question): Promise<DestinationWord> {
   const connectMs = Math.min(timeoutMs, CONNECT_MS);
-  const connection = await connectToReceiver(to, { connectMs, timeoutMs, tls, signal: undefined });
+  const connection = await connectToReceiver(to, { connectMs, timeoutMs, tls, signal });
   try {
     await connection.sendControl({
       kind: 'hello',

@@ -1,6 +1,7 @@
 import { BallastError, ErrorCode } from '@ballast/shared/errors';
 import type { RecoveredEvent, SendEvent } from '@ballast/shared/events';
 import { QmpClient, runStateOf } from '@ballast/shared/qmp';
+import { aborted } from '../connect.js';
 import { DestinationWord, askDestination } from './ask-destination.js';
 import type { DestinationFinding } from './choices.js';
 import { dialOptions, unacknowledged } from './move-guest.js';
@@ -16,6 +17,8 @@ export interface RecoverOptions {
   readonly destination?: DestinationFinding;
   /** Milliseconds for which the destination is asked. Default: 10 s. */
   readonly timeoutMs?: number;
+  /** Ends the wait for the monitor, or for the destination, before anything is done. */
+  readonly signal?: AbortSignal;
   readonly onEvent?: (event: SendEvent) => void;
 }
 
@@ -25,7 +28,8 @@ const DEFAULT_TIMEOUT_MS = 10_000;
  * After a sender that was killed: finds out from its record what is safe for the guest, and does it. A guest that was
  * not committed goes on here; one that was goes on here only if the destination, or a person, says that it never ran
  * there.
- * @throws BallastError UNACKNOWLEDGED when nobody knows; then nothing was changed. BUSY, QMP, READ, BAD_FILE
+ * @throws BallastError UNACKNOWLEDGED when nobody knows; then nothing was changed. BUSY, QMP, READ, BAD_FILE, GUEST;
+ *     ABORTED by the signal
  */
 export async function recoverGuest(options: RecoverOptions): Promise<RecoveredEvent> {
   const path = options.record ?? recordPath(options.qmp);
@@ -35,7 +39,7 @@ export async function recoverGuest(options: RecoverOptions): Promise<RecoveredEv
 }
 
 async function recover(options: RecoverOptions, path: string, record: MoveRecord | undefined): Promise<RecoveredEvent> {
-  const { qmp: monitor, destination, timeoutMs = DEFAULT_TIMEOUT_MS } = options;
+  const { qmp: monitor, destination, timeoutMs = DEFAULT_TIMEOUT_MS, signal } = options;
   const told = (action: RecoveredEvent['action'], message: string): RecoveredEvent => {
     removeRecord(path);
     return { event: 'recovered', stage: record?.stage ?? 'none', action, message };
@@ -61,14 +65,16 @@ async function recover(options: RecoverOptions, path: string, record: MoveRecord
         regions: record.regions,
         timeoutMs,
         patienceMs: timeoutMs,
+        signal,
       });
+    if (signal?.aborted === true) throw aborted();
     if (word === DestinationWord.unknown) {
       const why = 'the sender was interrupted at the commit, and the destination cannot be asked';
       throw unacknowledged({ qmp: monitor, to: record.to }, new BallastError(ErrorCode.CONNECT, why));
     }
   }
 
-  const qmp = await QmpClient.connect(monitor);
+  const qmp = await QmpClient.connect(monitor, undefined, signal);
   try {
     await checkSameQemu(qmp, record.qemu);
     if (word === DestinationWord.runsThere) {
