@@ -150,4 +150,8 @@ test('a rate whose unit is missing or could be bits as well as bytes is refused 
     t.regex(error.message, /is no rate; expected bits a second, such as 100Mbit/, text);
   }
   t.regex(t.throws(() => parseRate('1Mbit', 250_000), { instanceOf: BallastError }).message, /expected 2,000 kbit or/);
+  t.regex(
+    t.throws(() => parseRate('9999999999Tbit', 250_000), { instanceOf: BallastError }).message,
+    /unlimited, or less/,
+  );
 });

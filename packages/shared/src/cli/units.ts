@@ -169,6 +169,8 @@ export function parseRate(text: string, least: number): number {
   }
   const bytesPerSecond = Number(match[1]) * unit;
   if (bytesPerSecond >= least && bytesPerSecond <= Number.MAX_SAFE_INTEGER) return bytesPerSecond;
+  if (bytesPerSecond > Number.MAX_SAFE_INTEGER)
+    throw new BallastError(ErrorCode.USAGE, `'${text}' is more than any link carries; expected unlimited, or less`);
   throw new BallastError(
     ErrorCode.USAGE,
     `'${text}' is out of range; expected ${formatCount((least * 8) / 1000)} kbit or more, or unlimited`,
