@@ -1,7 +1,8 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { isAvailable } from '@ballast/shared/compression';
 import test from 'ava';
-import { PAGE, countPages, isData, isFree } from '../support/memory-file.js';
+import { Fill, PAGE, countPages, isData, isFree } from '../support/memory-file.js';
 import { Program, eventsIn, failedClearly, receiverProgram, runSender } from '../support/programs.js';
 import { LAYOUT, reportIn, runTrialProgram, trialScene } from './trials.js';
 
@@ -194,9 +195,51 @@ test('a trial without a receiver, and one whose options contradict each other, a
     [['trial', '--predict', source, '--channels', '1,4'], /leave out --channels/],
     [['trial', '--predict', source, '--compress', 'lz4'], /leave out --compress/],
     [['trial', '--predict', source, '--to', '127.0.0.1:1'], /leave out --to/],
+    [['trial', source, '--to', '127.0.0.1:1', '--memory', '1GiB'], /--memory describes .* add --predict/],
+    [['trial', source, '--to', '127.0.0.1:1', '--page-size', '4096'], /--page-size describes .* add --predict/],
+    [['trial', '--predict', source, '--runs', '5'], /leave out --runs/],
+    [['trial', '--predict', source, '--zero', '10%'], /leave out --memory, --in-use and --zero/],
+    [['trial', '--predict', '--memory', '1GiB', '--in-use', '10%', '--read', 'pread'], /leave it out/],
+    [['--bandwidth', '1Gbit', 'trial', '--predict', source], /--bandwidth is no option of trial/],
+    [['--retry', '1', 'map', source], /--retry is no option of map/],
   ] as const) {
     failedClearly(t, await runSender(t, args), 2, sentence);
   }
+});
+
+test('what is named twice is one combination', async (t) => {
+  const { memory } = await trialScene(t);
+  const named = ['--bandwidths', '1Gbit,1000Mbit', '--strategies', 'skip,skip', '--channels', '1,1'];
+  const end = await runSender(t, ['trial', '--predict', ...memory, '--json', ...named, '--compress', 'none,none']);
+  t.is(reportIn(end).cells.length, 1, end.stderr);
+});
+
+(isAvailable('zstd') ? test.skip : test)(
+  'a compression that this Node.js does not have is refused before anything is measured',
+  async (t) => {
+    const { memory } = await trialScene(t);
+    const { to } = await receiverProgram(t, ['--sink', '--keep-listening']);
+    const end = await runSender(t, ['trial', ...memory, '--to', to, '--json', '--compress', 'none,zstd']);
+    failedClearly(t, end, 2, /has no zstd/);
+    t.deepEqual(
+      eventsIn(end.stdout).map(({ event }) => event),
+      ['error'],
+    );
+  },
+);
+
+test('a memory that nobody has is predicted to be scanned no faster than one that this machine has', async (t) => {
+  const scene = await trialScene(t, [{ fill: Fill.zero, pages: 65536 }]);
+  const imagined = await runSender(t, ['trial', '--predict', '--memory', '256MiB', '--in-use', '0%', '--json']);
+  const read = await runSender(t, ['trial', '--predict', scene.source, '--balloon', 'none', '--json']);
+  const [guess, known] = [imagined, read].map((end) => reportIn(end).rates.zeroScanRate);
+  // Memory that a core's cache holds is scanned ten times as fast.
+  t.true((guess ?? Infinity) < 4 * (known ?? 0), `${guess} against ${known} bytes a second`);
+});
+
+test('the help names the strategies as they are written', async (t) => {
+  const { stdout } = await runSender(t, ['trial', '--help']);
+  t.regex(stdout, /default:\s+unmodified,consult,skip,bitmap\)/);
 });
 
 test('compression and the number of channels are varied, too, and each combination is measured', async (t) => {

@@ -1,7 +1,7 @@
 import { parseRate, parseSeconds, parseSize } from '@ballast/shared/cli';
 import { BallastError, ErrorCode } from '@ballast/shared/errors';
 import { MIN_BANDWIDTH, parseAddress } from '@ballast/shared/transport';
-import type { Command } from 'commander';
+import { Option, type Command } from 'commander';
 import { parseChannels } from './channels-option.js';
 import { CompressionChoice } from '../compression/choice.js';
 import { STRATEGY_NAMES, type StrategyName } from '../strategy.js';
@@ -16,7 +16,11 @@ export function addTrialOptions(command: Command): void {
     .option('--to <HOST:PORT>', 'where ballast-receive --sink --keep-listening listens', (text: string) =>
       parseAddress(text, 1),
     )
-    .option('--strategies <NAMES>', `which to compare, separated by commas`, parseStrategies, STRATEGY_NAMES)
+    .addOption(
+      new Option('--strategies <NAMES>', 'which to compare, separated by commas')
+        .argParser(parseStrategies)
+        .default(STRATEGY_NAMES, STRATEGY_NAMES.join(',')),
+    )
     .option(
       '--bandwidths <RATES>',
       'with which caps, such as 1Gbit,10Gbit,unlimited (default: unlimited)',
@@ -41,7 +45,7 @@ export function addTrialOptions(command: Command): void {
     .option('--header-size <BYTES>', 'with --predict: bytes of a whiteout', (text: string) => whole(text, 0, 4096), 9)
     .option(
       '--scan-rate <RATE>',
-      'with --predict: how fast memory is scanned (default: as this machine does)',
+      'with --predict: how fast memory is scanned (default: as this machine reads and scans)',
       (text) => parseRate(text, 1),
     )
     .option(
@@ -57,13 +61,12 @@ function list(text: string): string[] {
 }
 
 function parseStrategies(text: string): readonly StrategyName[] {
-  const names = list(text).map((word) => {
+  return list(text).map((word) => {
     const name = STRATEGY_NAMES.find((known) => known === word);
     if (name === undefined)
       throw new BallastError(ErrorCode.USAGE, `'${word}' is no strategy; expected some of ${STRATEGY_NAMES.join(',')}`);
     return name;
   });
-  return [...new Set(names)];
 }
 
 function parseCompress(text: string): CompressionChoice[] {

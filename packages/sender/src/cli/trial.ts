@@ -45,6 +45,19 @@ export interface TrialCliOptions extends CommonOptions {
 /** Bytes a second that are predicted for where nobody says which: what people have between two hosts. */
 const USUAL_BANDWIDTHS = [1e9 / 8, 1e10 / 8];
 
+/** What a trial over a link would ignore, and a prediction, and one of a memory that nobody has yet. */
+const PREDICTION_ONLY = [
+  '--memory',
+  '--in-use',
+  '--zero',
+  '--page-size',
+  '--header-size',
+  '--scan-rate',
+  '--round-trip',
+] as const;
+const MEASURING_ONLY = ['--runs', '--seed', '--timeout', '--tls-dir', '--tls-hostname'] as const;
+const FILE_ONLY = ['--balloon', '--read'] as const;
+
 /** `ballast-send trial FILE --to HOST:PORT`, and `ballast-send trial --predict` */
 export async function runTrialCommand(options: TrialCliOptions, context: ActionContext): Promise<void> {
   const paths = [options.report ?? []].flat();
@@ -75,8 +88,13 @@ function sentenceOf({ failure, missing }: TrialReport): string {
 
 async function measured(
   options: TrialCliOptions,
-  { args: files, output, signal }: ActionContext,
+  { args: files, written, output, signal }: ActionContext,
 ): Promise<TrialReport> {
+  refuse(
+    written,
+    PREDICTION_ONLY,
+    (name) => `${name} describes a trial that measures nothing; add --predict, or leave it out`,
+  );
   const { to, tlsDir, tlsHostname, balloon, read, seed } = options;
   if (files.length === 0)
     throw usage('no memory file was given; expected ballast-send trial FILE --to HOST:PORT, or --predict');
@@ -116,7 +134,7 @@ async function measured(
 
 async function predicted(
   options: TrialCliOptions,
-  { args: files, output, signal }: ActionContext,
+  { args: files, written, output, signal }: ActionContext,
 ): Promise<TrialReport> {
   const { memory, inUse, zero, balloon, read, scanRate, pageSize, headerSize } = options;
   if (options.to !== undefined) throw usage('--predict needs no receiver; leave out --to, or --predict');
@@ -124,11 +142,12 @@ async function predicted(
     throw usage('--predict knows one channel, as QEMU had in the mail; leave out --channels, or measure with --to');
   if ([options.compress ?? 'none'].flat().some((compress) => compress !== 'none'))
     throw usage('--predict does not know how far pages can be compressed; leave out --compress, or measure with --to');
+  refuse(written, MEASURING_ONLY, (name) => `--predict measures nothing over a link; leave out ${name}, or --predict`);
   let shape: Parameters<typeof predictTrial>[0]['memory'];
   if (files.length > 0) {
-    if (memory !== undefined || inUse !== undefined)
+    if (memory !== undefined || inUse !== undefined || written.has('--zero'))
       throw usage(
-        'a memory file says itself how large it is and what is in it; leave out --memory and --in-use, or the file',
+        'a memory file says itself how large it is and what is in it; leave out --memory, --in-use and --zero, or the file',
       );
     shape = { files, ...(balloon && { balloon }), ...(read && { read }) };
   } else {
@@ -136,6 +155,7 @@ async function predicted(
       throw usage(
         '--predict needs a memory file, or --memory SIZE and --in-use SHARE of one, such as --memory 16GiB --in-use 25%',
       );
+    refuse(written, FILE_ONLY, (name) => `${name} speaks of a memory file, and none was given; leave it out`);
     shape = { memoryBytes: memory, inUse: shareOf(inUse, memory), zero: shareOf(zero, memory) };
     if (memory > MAX_REGION_BYTES) throw usage('--memory is more than the 64 TiB that a memory can have');
     if (memory < pageSize) throw usage(`--memory is less than a page of ${pageSize} bytes`);
@@ -160,6 +180,12 @@ async function predicted(
       output.progress(progress);
     },
   });
+}
+
+/** @throws BallastError USAGE for the first of `names` that was written */
+function refuse(written: ReadonlySet<string>, names: readonly string[], sentence: (name: string) => string): void {
+  const stray = names.find((name) => written.has(name));
+  if (stray !== undefined) throw usage(sentence(stray));
 }
 
 /** A share of a memory; 1 or more are bytes of it, but 100 % is all. */

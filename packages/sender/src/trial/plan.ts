@@ -25,14 +25,19 @@ export interface PlannedRun {
   readonly round: number;
 }
 
+/** What is named twice is one value: its combinations take no more runs than any other. */
 export function cellsOf({ strategies, bandwidths, channels, compress }: Variation): Cell[] {
-  return bandwidths.flatMap((bandwidth) =>
-    channels.flatMap((count) =>
-      compress.flatMap((how) =>
-        strategies.map((strategy) => ({ strategy, bandwidth, channels: count, compress: how })),
+  return each(bandwidths).flatMap((bandwidth) =>
+    each(channels).flatMap((count) =>
+      each(compress).flatMap((how) =>
+        each(strategies).map((strategy) => ({ strategy, bandwidth, channels: count, compress: how })),
       ),
     ),
   );
+}
+
+function each<Value>(values: readonly Value[]): Value[] {
+  return [...new Set(values)];
 }
 
 /**

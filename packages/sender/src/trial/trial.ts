@@ -12,7 +12,7 @@ import {
 import { PAGE_SIZE } from '@ballast/shared/memory';
 import { WHITEOUT_SIZE } from '@ballast/shared/protocol';
 import { formatAddress } from '@ballast/shared/transport';
-import type { CompressionChoice } from '../compression/choice.js';
+import { checkCompression, type CompressionChoice } from '../compression/choice.js';
 import { Identify, STRATEGIES, STRATEGY_NAMES, type StrategyName } from '../strategy.js';
 import { answersOf } from './answer.js';
 import { calibrate, machineRates } from './calibrate.js';
@@ -89,6 +89,8 @@ export async function runTrial(options: TrialOptions): Promise<TrialReport> {
     runs = DEFAULT_RUNS,
   } = options;
   const seed = options.seed ?? randomInt(2 ** 32);
+  // Before the survey and the link, which take a while.
+  for (const how of compress) checkCompression(how);
   const made = new Date().toISOString();
   const started = performance.now();
 

@@ -9,6 +9,8 @@ import { explainUsage, isHelpOrVersion } from './usage.js';
 export interface ActionContext {
   /** Positional arguments, as they were written. */
   readonly args: readonly string[];
+  /** Names of the options that were written, as they are called on the command line: "--bandwidth". */
+  readonly written: ReadonlySet<string>;
   /** Aborted by SIGINT, SIGTERM and SIGHUP; an action then ends soon, in good order, and throws. */
   readonly signal: AbortSignal;
   readonly output: Output;
@@ -128,6 +130,7 @@ class Shell {
   async #act<Options extends CommonOptions>(action: Action<Options>, parameters: unknown[]): Promise<void> {
     const command = parameters.at(-1);
     if (!(command instanceof Command)) throw new TypeError('commander passes the command last');
+    refuseStray(command);
     const options = optionsOf(command) as Options;
     this.#output = this.#createOutput(options);
     const interruption = new Interruption({
@@ -141,7 +144,12 @@ class Shell {
       },
     });
     this.#interruption = interruption;
-    await action(options, { args: command.args, signal: interruption.signal, output: this.#output });
+    await action(options, {
+      args: command.args,
+      written: writtenTo(command),
+      signal: interruption.signal,
+      output: this.#output,
+    });
     // A defect may have cost what the action did not wait for.
     if (interruption.crash !== undefined) throw interruption.crash;
   }
@@ -179,6 +187,33 @@ function optionsOf(command: Command): object {
   const written = (at: Command): object =>
     Object.fromEntries(Object.entries(at.opts()).filter(([name]) => at.getOptionValueSource(name) !== 'default'));
   return Object.assign({}, ...path.map((at) => at.opts()), ...path.map(written)) as object;
+}
+
+/** Names of the options that were written behind a command or before it. */
+function writtenTo(command: Command): ReadonlySet<string> {
+  const names = new Set<string>();
+  for (let at: Command | null = command; at !== null; at = at.parent) {
+    for (const option of at.options) {
+      if (at.getOptionValueSource(option.attributeName()) === 'cli') names.add(option.long ?? option.flags);
+    }
+  }
+  return names;
+}
+
+/** @throws BallastError USAGE for an option before a command that does not have it: nothing would come of it */
+function refuseStray(command: Command): void {
+  const known = new Set(command.options.map((option) => option.attributeName()));
+  for (let at = command.parent; at !== null; at = at.parent) {
+    const parent = at;
+    const stray = parent.options.find(
+      (option) => parent.getOptionValueSource(option.attributeName()) === 'cli' && !known.has(option.attributeName()),
+    );
+    if (stray === undefined) continue;
+    throw new BallastError(
+      ErrorCode.USAGE,
+      `${stray.long ?? stray.flags} is no option of ${command.name()}; leave it out, or see ${parent.name()} ${command.name()} --help`,
+    );
+  }
 }
 
 function addCommonOptions(command: Command): void {
