@@ -72,6 +72,15 @@ onTmpfs('memory that cannot fit the filesystem is refused before a page is sent'
   t.false(existsSync(`${copy}.partial`));
 });
 
+onTmpfs('a filesystem that is read-only is refused with what to do about it', async (t) => {
+  const { source, mounted, copy } = await places(t);
+  await mount(t, mounted, 'tmpfs', 'ro');
+  writeMemoryFile(source, [{ fill: Fill.data, pages: 16 }]);
+  const { received } = await attempt({ from: [source], to: [copy] });
+  t.is(codeOf(received), 'E_WRITE', messageOf(received));
+  t.regex(messageOf(received), /\(EROFS\): the filesystem is read-only; mount it for writing/);
+});
+
 onTmpfs('memory files on two filesystems fit when each has room for its own', async (t) => {
   const { folder, source, mounted, copy } = await places(t);
   await mount(t, mounted, 'tmpfs', 'size=2m');

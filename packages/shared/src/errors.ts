@@ -116,6 +116,24 @@ export function outOfDescriptors(code: string, cause: unknown): BallastError {
   );
 }
 
+const SYSTEM_ADVICE: ReadonlyMap<string, string> = new Map([
+  ['EROFS', 'the filesystem is read-only; mount it for writing, or choose another folder'],
+  ['EACCES', 'this user may not; allow it, or run as a user who may'],
+  [
+    'EPERM',
+    'the system does not allow it; look for an immutable file (lsattr), a seal, or a rule of SELinux or AppArmor',
+  ],
+  ['EIO', 'the device failed; see dmesg, and check the disk or the network filesystem'],
+  ['ESTALE', 'the network filesystem lost the file; see whether its server exports it still'],
+]);
+
+/** What the system said and what to do about it, to end a sentence about a file: "(EROFS): the filesystem is…". */
+export function systemReason(error: unknown): string {
+  const code = systemCode(error) ?? 'unknown error';
+  const advice = SYSTEM_ADVICE.get(code);
+  return advice === undefined ? `(${code})` : `(${code}): ${advice}`;
+}
+
 /** The `code` of a Node.js system error ("ENOENT", "EPIPE"…), or undefined for anything else. */
 export function systemCode(error: unknown): string | undefined {
   if (error instanceof Error && 'code' in error && typeof error.code === 'string') return error.code;

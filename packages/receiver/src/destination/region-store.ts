@@ -1,5 +1,5 @@
 import { fstatSync } from 'node:fs';
-import { BallastError, ErrorCode, outOfDescriptors, systemCode } from '@ballast/shared/errors';
+import { BallastError, ErrorCode, outOfDescriptors, systemCode, systemReason } from '@ballast/shared/errors';
 import { copyRange, punchHole, readAt, seekData, seekHole, writeAt, type Extent } from '@ballast/shared/memory';
 
 /** Pages that can be read. All offsets and lengths in bytes. */
@@ -193,11 +193,9 @@ export function dataStartOf(fd: number, path: string, offset: number, bytes: num
 }
 
 function readFailed(path: string, offset: number, error: unknown): BallastError {
-  return new BallastError(
-    ErrorCode.READ,
-    `${path} cannot be read back at offset ${offset} (${systemCode(error) ?? 'unknown error'})`,
-    { cause: error },
-  );
+  return new BallastError(ErrorCode.READ, `${path} cannot be read back at offset ${offset} ${systemReason(error)}`, {
+    cause: error,
+  });
 }
 
 export function writeFailed(path: string, offset: number, error: unknown): BallastError {
@@ -206,21 +204,15 @@ export function writeFailed(path: string, offset: number, error: unknown): Balla
   if (code === 'ENOSPC' || code === 'EDQUOT' || code === 'EFBIG') {
     const what =
       code === 'EDQUOT'
-        ? 'the quota is used up'
+        ? 'the quota is used up; make room there, or choose another folder'
         : code === 'EFBIG'
-          ? 'the file may not grow so large'
-          : 'the filesystem is full';
-    return new BallastError(
-      ErrorCode.NO_SPACE,
-      `${path} cannot be written at offset ${offset}: ${what}; make room there, or choose another folder`,
-      {
-        cause: error,
-      },
-    );
+          ? 'the file may not grow so large; allow more with ulimit -f, or choose a filesystem that has larger files'
+          : 'the filesystem is full; make room there, or choose another folder';
+    return new BallastError(ErrorCode.NO_SPACE, `${path} cannot be written at offset ${offset}: ${what}`, {
+      cause: error,
+    });
   }
-  return new BallastError(
-    ErrorCode.WRITE,
-    `${path} cannot be written at offset ${offset} (${code ?? 'unknown error'})`,
-    { cause: error },
-  );
+  return new BallastError(ErrorCode.WRITE, `${path} cannot be written at offset ${offset} ${systemReason(error)}`, {
+    cause: error,
+  });
 }

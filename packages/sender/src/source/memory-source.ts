@@ -1,5 +1,5 @@
 import { closeSync, constants, fstatSync, openSync } from 'node:fs';
-import { BallastError, ErrorCode, systemCode } from '@ballast/shared/errors';
+import { BallastError, ErrorCode, systemCode, systemReason } from '@ballast/shared/errors';
 import { MAX_REGION_BYTES, checkRegionSize } from '@ballast/shared/memory';
 import { mappedReads } from './mapped-reads.js';
 import { positionalReads } from './positional-reads.js';
@@ -168,11 +168,7 @@ export function endedEarly(path: string, offset: number): BallastError {
 }
 
 export function readFailed(path: string, offset: number, error: unknown): BallastError {
-  return new BallastError(
-    ErrorCode.READ,
-    `${path} cannot be read at offset ${offset} (${systemCode(error) ?? 'unknown error'})`,
-    {
-      cause: error,
-    },
-  );
+  return new BallastError(ErrorCode.READ, `${path} cannot be read at offset ${offset} ${systemReason(error)}`, {
+    cause: error,
+  });
 }
