@@ -157,6 +157,20 @@ for (const more of [0, 3, 8]) {
   });
 }
 
+ava.serial('a receiver that has no descriptor left for a connection says so, once', async (t) => {
+  const { receiver, to } = await receiverProgram(t, ['--sink', '--keep-listening']);
+  const usual = await descriptorLimit(receiver.pid);
+  await limitDescriptors(receiver.pid, await nextDescriptor(receiver.pid));
+  const { message, code } = await receiver.event('warning');
+  t.is(code, 'E_BUSY');
+  t.regex(String(message), /nobody can connect: no file descriptor is left \(EMFILE\); allow more with ulimit -n/);
+  await limitDescriptors(receiver.pid, usual);
+  const source = join(await temporaryFolder(t), 'guest.mem');
+  writeMemoryFile(source, LAYOUT);
+  t.is((await Program.sender(t, [source, '--to', to]).ended).status, 0);
+  t.is(eventsIn(receiver.stdout).filter(({ event }) => event === 'warning').length, 1);
+});
+
 /** With each of these, a thread that is started could open some of what it needs, and not the rest. */
 for (const more of [3, 14]) {
   ava.serial(

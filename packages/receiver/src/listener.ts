@@ -1,6 +1,7 @@
+import { closeSync, openSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import type { SecureContextOptions } from 'node:tls';
-import { BallastError, ErrorCode, systemCode } from '@ballast/shared/errors';
+import { BallastError, ErrorCode, outOfDescriptors, systemCode } from '@ballast/shared/errors';
 import { Cause, SideMeasurement } from '@ballast/shared/measure';
 import type { ControlOf } from '@ballast/shared/protocol';
 import {
@@ -21,6 +22,8 @@ import { distrust } from './trust.js';
 
 /** Connections that have not said hello yet; beyond that the oldest is dropped, so that idle strangers keep nobody out. */
 const MAX_STRANGERS = 256;
+/** Milliseconds between looks at whether a descriptor is left for who may come. */
+const DESCRIPTOR_LOOK_MS = 5000;
 /** Milliseconds that a connection has for its hello. */
 const HELLO_TIMEOUT_MS = 10_000;
 
@@ -67,6 +70,8 @@ export class Listener {
   #probing: Connection | undefined;
   /** A caller that came back before anyone waited for it. */
   #returned: Caller | undefined;
+  /** Whether its user was told that connections find no descriptor. */
+  #toldOfDescriptors = false;
   /** Where connections go that want to become a channel of the session being served. */
   #channels: ((connection: ChannelConnection) => void) | undefined;
 
@@ -156,10 +161,15 @@ export class Listener {
       this.#current = returned;
       return returned;
     }
+    this.#lookForDescriptor();
+    const look = setInterval(() => {
+      this.#lookForDescriptor();
+    }, DESCRIPTOR_LOOK_MS);
     return await new Promise<Caller | undefined>((resolve, reject) => {
       const settle = (then: () => void): void => {
         this.#waiting = undefined;
         clearTimeout(timer);
+        clearInterval(look);
         signal?.removeEventListener('abort', onAbort);
         then();
       };
@@ -272,6 +282,20 @@ export class Listener {
       await serveProbe(connection);
     } finally {
       this.#probing = undefined;
+    }
+  }
+
+  /** A connection that finds no descriptor is closed below Node.js, which says nothing of it to anyone. */
+  #lookForDescriptor(): void {
+    if (this.#toldOfDescriptors) return;
+    try {
+      closeSync(openSync('/dev/null', 'r'));
+    } catch (error) {
+      const code = systemCode(error);
+      if (code !== 'EMFILE' && code !== 'ENFILE') return;
+      this.#toldOfDescriptors = true;
+      const { message } = outOfDescriptors(code, error);
+      this.#options.onStranger(new BallastError(ErrorCode.BUSY, `nobody can connect: ${message}`, { cause: error }));
     }
   }
 
