@@ -201,6 +201,7 @@ test('a trial without a receiver, and one whose options contradict each other, a
     [['trial', '--predict', source, '--zero', '10%'], /leave out --memory, --in-use and --zero/],
     [['trial', '--predict', '--memory', '1GiB', '--in-use', '10%', '--read', 'pread'], /leave it out/],
     [['--bandwidth', '1Gbit', 'trial', '--predict', source], /--bandwidth is no option of trial/],
+    [['--report', 'out.pdf', 'trial', '--predict', source], /no ending that is known/],
     [['--retry', '1', 'map', source], /--retry is no option of map/],
   ] as const) {
     failedClearly(t, await runSender(t, args), 2, sentence);

@@ -101,6 +101,12 @@ function share(text: string): number {
 }
 
 function collectReport(path: string, previous: readonly string[] | undefined): readonly string[] {
+  checkReportEnding(path);
+  return [...(previous ?? []), path];
+}
+
+/** @throws BallastError USAGE where no report has the ending of `path` */
+export function checkReportEnding(path: string): void {
   if (reportFormatOf(path) === undefined) {
     const endings = REPORT_FORMAT_NAMES.map((ending) => `.${ending}`);
     throw new BallastError(
@@ -108,5 +114,4 @@ function collectReport(path: string, previous: readonly string[] | undefined): r
       `'${path}' has no ending that is known; expected one of ${endings.join(', ')}`,
     );
   }
-  return [...(previous ?? []), path];
 }

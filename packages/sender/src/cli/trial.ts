@@ -14,6 +14,7 @@ import { REPORT_FORMATS } from '../trial/report/formats.js';
 import { trialText } from '../trial/report/text.js';
 import { runTrial, type TrialEvent } from '../trial/trial.js';
 import type { TrialReport } from '../trial/trial-report.js';
+import { checkReportEnding } from './trial-options.js';
 import { VERSION } from './version.js';
 import { checkWrittenFile } from './written-file.js';
 
@@ -61,7 +62,11 @@ const FILE_ONLY = ['--balloon', '--read'] as const;
 /** `ballast-send trial FILE --to HOST:PORT`, and `ballast-send trial --predict` */
 export async function runTrialCommand(options: TrialCliOptions, context: ActionContext): Promise<void> {
   const paths = [options.report ?? []].flat();
-  for (const path of paths) checkWrittenFile('--report', path, context.args);
+  for (const path of paths) {
+    // Before the command it is the option of a transfer, which takes any ending.
+    checkReportEnding(path);
+    checkWrittenFile('--report', path, context.args);
+  }
   const report = options.predict === true ? await predicted(options, context) : await measured(options, context);
   const { output } = context;
   output.print(trialText(report, output.style.columns));
