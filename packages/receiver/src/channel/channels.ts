@@ -2,6 +2,7 @@ import { Socket } from 'node:net';
 import { Worker } from 'node:worker_threads';
 import { BallastError, ErrorCode } from '@ballast/shared/errors';
 import { checkThreadRoom, threadFailure } from '@ballast/shared/thread-failure';
+import { threadLoaded } from '@ballast/shared/thread-loaded';
 import { Gauge, type ChannelConnection, type ChannelOrder, type ChannelReport, type ChannelTask } from './task.js';
 
 /** Milliseconds that a thread has to end by itself when it was told to. */
@@ -96,6 +97,8 @@ class Channel {
   #finish: (outcome: ChannelOutcome) => void = () => undefined;
   #reject: (error: BallastError) => void = () => undefined;
   #worker: Worker | undefined;
+  /** See `threadLoaded`. */
+  #loaded: Promise<void> = Promise.resolve();
   #ended: Promise<void> = Promise.resolve();
   #isOver = false;
   /** Descriptors that were given to the thread, and are closed here if it ends before it has taken them. */
@@ -139,7 +142,7 @@ class Channel {
       return;
     }
     worker.postMessage({ kind: 'stop', code, message } satisfies ChannelOrder);
-    const timer = setTimeout(() => void worker.terminate(), STOP_MS);
+    const timer = setTimeout(() => void this.#loaded.then(() => worker.terminate()), STOP_MS);
     await this.#ended;
     clearTimeout(timer);
   }
@@ -157,6 +160,7 @@ class Channel {
       this.#fail(threadFailure(error));
       return undefined;
     }
+    this.#loaded = threadLoaded(worker);
     worker.on('message', (report: ChannelReport) => {
       this.#hear(report);
     });

@@ -3,6 +3,7 @@ import { BallastError, ErrorCode, isRetryable } from '@ballast/shared/errors';
 import { addEntries, type RegionManifest } from '@ballast/shared/integrity';
 import type { ThreadAccount } from '@ballast/shared/measure';
 import { checkThreadRoom, threadFailure } from '@ballast/shared/thread-failure';
+import { threadLoaded } from '@ballast/shared/thread-loaded';
 import type { AnnounceCounts } from '../announcer.js';
 import type { WalkCounts } from '../leaf-sender.js';
 import { PassGauges } from '../pass-gauges.js';
@@ -19,6 +20,8 @@ interface Channel {
   readonly worker: Worker | undefined;
   readonly gauges: PassGauges;
   readonly finished: Promise<ChannelOutcome>;
+  /** See `threadLoaded`. */
+  readonly loaded: Promise<void>;
   readonly ended: Promise<void>;
   hasJoined: boolean;
   isToldToEnd: boolean;
@@ -115,11 +118,11 @@ export class Channels implements WalkCounts, AnnounceCounts {
     const { code, message } = reason;
     await Promise.all(
       this.#channels.map(async (channel) => {
-        const { worker, ended } = channel;
+        const { worker, loaded, ended } = channel;
         channel.isToldToEnd = true;
         if (worker === undefined) return;
         worker.postMessage({ code, message } satisfies ChannelStop);
-        const timer = setTimeout(() => void worker.terminate(), STOP_MS);
+        const timer = setTimeout(() => void loaded.then(() => worker.terminate()), STOP_MS);
         await ended;
         clearTimeout(timer);
       }),
@@ -168,6 +171,7 @@ function startChannel(index: number, task: Omit<ChannelTask, 'index' | 'gauges'>
     worker,
     gauges,
     finished,
+    loaded: threadLoaded(worker),
     ended,
     hasJoined: false,
     isToldToEnd: false,
@@ -180,5 +184,5 @@ function neverStarted(gauges: PassGauges, failure: BallastError): Channel {
   const finished = Promise.reject(failure);
   finished.catch(() => undefined);
   const ended = Promise.resolve();
-  return { worker: undefined, gauges, finished, ended, hasJoined: false, isToldToEnd: false, failure };
+  return { worker: undefined, gauges, finished, loaded: ended, ended, hasJoined: false, isToldToEnd: false, failure };
 }

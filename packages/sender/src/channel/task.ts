@@ -38,6 +38,8 @@ export interface ChannelTask {
 
 /** What the thread of a channel says to the session. */
 export type ChannelReport =
+  /** It runs. */
+  | { readonly kind: 'started' }
   /** All that it claimed was sent: what that is, region by region. */
   | { readonly kind: 'finished'; readonly entries: readonly ManifestEntries[]; readonly account?: ThreadAccount }
   | { readonly kind: 'failed'; readonly code: ErrorCode; readonly message: string }

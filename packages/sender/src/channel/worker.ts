@@ -120,6 +120,7 @@ const report = (message: ChannelReport): void => {
   const moved = message.kind === 'finished' ? message.entries.flatMap(buffersOf) : [];
   port.postMessage(message, moved as ArrayBuffer[]);
 };
+report({ kind: 'started' });
 // Not awaited here: the bundle is CommonJS.
 void runChannel(workerData as ChannelTask, report, stop.signal)
   .catch((error: unknown) => {

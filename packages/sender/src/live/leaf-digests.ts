@@ -3,6 +3,7 @@ import { Worker } from 'node:worker_threads';
 import { BallastError, ErrorCode } from '@ballast/shared/errors';
 import { DIGEST_SIZE, HINT_SIZE } from '@ballast/shared/integrity';
 import { LEAF_PAGES, LEAF_SIZE, popCount, type ExtentSet } from '@ballast/shared/memory';
+import { threadLoaded } from '@ballast/shared/thread-loaded';
 import type { MemorySource } from '../source/memory-source.js';
 import { WINDOW_LEAVES, WindowDigests, type LeafWork } from './window-digests.js';
 
@@ -53,6 +54,7 @@ export class LeafDigester {
   readonly #own = new WindowDigests();
   readonly #workers: readonly Worker[];
   readonly #ready = new Set<Worker>();
+  readonly #loaded: readonly Promise<void>[];
   #bytesPerSecond = 0;
   #failure: BallastError | undefined;
   #pass: PassAtHand | undefined;
@@ -62,6 +64,7 @@ export class LeafDigester {
   constructor(source: MemorySource, threads: number) {
     this.#source = source;
     this.#workers = Array.from({ length: threads - 1 }, () => new Worker(new URL('./leaf-worker.js', import.meta.url)));
+    this.#loaded = this.#workers.map(threadLoaded);
     for (const worker of this.#workers) {
       // A move that waits for something else is not kept alive by its idle threads.
       worker.unref();
@@ -154,8 +157,14 @@ export class LeafDigester {
 
   /** Ends the threads. May be called twice. */
   async close(): Promise<void> {
-    this.#closed ??= Promise.all(this.#workers.map(async (worker) => worker.terminate())).then(() => undefined);
+    this.#closed ??= this.#endThreads();
     await this.#closed;
+  }
+
+  async #endThreads(): Promise<void> {
+    for (const worker of this.#workers) worker.ref();
+    await Promise.all(this.#loaded);
+    await Promise.all(this.#workers.map(async (worker) => worker.terminate()));
   }
 
   /** @returns milliseconds that hints took, on average of the threads; @throws as `digest`, when no thread is at work any more */
