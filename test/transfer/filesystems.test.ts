@@ -10,6 +10,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import type { ExecutionContext } from 'ava';
 import { STRATEGY_NAMES, sendMemory } from '@ballast/sender';
@@ -329,6 +330,7 @@ onExt4('in place, the note outlives a crash of the machine if anything of the ne
     async via(receiver) {
       const wire = await Wire.open(t, receiver, 4 << 20);
       wire.whenHeld(async () => {
+        while (firstWrongPage(copy, layout, 2) === undefined) await sleep(10);
         // The kernel may write pages back whenever it likes, and what is on the disk then is all that is left.
         await promisify(execFile)('sync', ['--data', copy]);
         await promisify(execFile)('cp', [disk, after]);

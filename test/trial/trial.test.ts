@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isAvailable } from '@ballast/shared/compression';
 import test from 'ava';
-import { Fill, PAGE, countPages, isData, isFree } from '../support/memory-file.js';
+import { PAGE, countPages, isData, isFree } from '../support/memory-file.js';
 import { Program, eventsIn, failedClearly, receiverProgram, runSender } from '../support/programs.js';
 import { LAYOUT, reportIn, runTrialProgram, trialScene } from './trials.js';
 
@@ -228,15 +228,6 @@ test('what is named twice is one combination', async (t) => {
     );
   },
 );
-
-test('a memory that nobody has is predicted to be scanned no faster than one that this machine has', async (t) => {
-  const scene = await trialScene(t, [{ fill: Fill.zero, pages: 65536 }]);
-  const imagined = await runSender(t, ['trial', '--predict', '--memory', '256MiB', '--in-use', '0%', '--json']);
-  const read = await runSender(t, ['trial', '--predict', scene.source, '--balloon', 'none', '--json']);
-  const [guess, known] = [imagined, read].map((end) => reportIn(end).rates.zeroScanRate);
-  // Memory that a core's cache holds is scanned ten times as fast.
-  t.true((guess ?? Infinity) < 4 * (known ?? 0), `${guess} against ${known} bytes a second`);
-});
 
 test('the help names the strategies as they are written', async (t) => {
   const { stdout } = await runSender(t, ['trial', '--help']);

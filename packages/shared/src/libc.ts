@@ -21,6 +21,7 @@ const MAP_NORESERVE = 0x4000;
 const MADV_POPULATE_READ = 22;
 const MADV_POPULATE_WRITE = 23;
 const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
+const F_DUPFD_CLOEXEC = 1030;
 const LOCK_EX = 2;
 const LOCK_NB = 4;
 const LOCK_UN = 8;
@@ -73,7 +74,11 @@ const flock = libc.func('int flock(int fd, int operation)') as FlockCall;
 const copyFileRange = libc.func(
   'int64_t copy_file_range(int fromFd, _Inout_ int64_t *from, int toFd, _Inout_ int64_t *to, size_t length, unsigned int flags)',
 ) as CopyRangeCall;
-const dup = libc.func('int dup(int fd)') as (fd: number) => number;
+const fcntl = libc.func('int fcntl(int fd, int command, long argument)') as (
+  fd: number,
+  command: number,
+  argument: number,
+) => number;
 const renameat2 = libc.func(
   'int renameat2(int fromDir, const char *from, int toDir, const char *to, unsigned int flags)',
 ) as RenameCall;
@@ -227,10 +232,13 @@ export function mapShared(fd: number, offset: number, length: number, writable: 
   };
 }
 
-/** Another descriptor of the same open file or socket, which stays when `fd` is closed. Its owner closes it. */
+/**
+ * Another descriptor of the same open file or socket, which stays when `fd` is closed. Its owner closes it. As all that
+ * Node opens it is not handed down to programs that are started.
+ */
 export function duplicate(fd: number): number {
-  const copy = dup(fd);
-  if (copy < 0) throw failure('dup');
+  const copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+  if (copy < 0) throw failure('fcntl');
   return copy;
 }
 
