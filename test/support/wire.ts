@@ -174,3 +174,22 @@ export function bytesButHeartbeats(frames: readonly RecordedFrame[]): number {
     .filter(({ header, payload }) => header.type !== FrameType.control || decodeControl(payload).kind !== 'heartbeat')
     .reduce((sum, { payload }) => sum + HEADER_SIZE + payload.length, 0);
 }
+
+/**
+ * For `via` of a transfer: holds the sender's bytes back after `holdAfter` of them, does something meanwhile, and lets
+ * everything through then.
+ */
+export function whileHeld(
+  t: ExecutionContext,
+  holdAfter: number,
+  action: (receiver: Address) => void | Promise<void>,
+): (receiver: Address) => Promise<Address> {
+  return async (receiver) => {
+    const wire = await Wire.open(t, receiver, holdAfter);
+    wire.whenHeld(async () => {
+      await action(receiver);
+      wire.release();
+    });
+    return wire.address;
+  };
+}

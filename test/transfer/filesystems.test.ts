@@ -36,7 +36,7 @@ import {
 } from '../support/mounts.js';
 import { receiverProgram, runSender } from '../support/programs.js';
 import { attempt, codeOf, messageOf, orBallastError, transfer } from '../support/transfer.js';
-import { Wire } from '../support/wire.js';
+import { Wire, whileHeld } from '../support/wire.js';
 
 const MIB = 2 ** 20;
 const HUGE_PAGE = 2 * MIB;
@@ -137,14 +137,9 @@ onTmpfs('a filesystem that someone else fills in the middle is a clean error', a
   const { sent, received } = await attempt({
     from: [source],
     to: [copy],
-    async via(receiver) {
-      const wire = await Wire.open(t, receiver, MIB);
-      wire.whenHeld(() => {
-        writeFileSync(join(mounted, 'other'), Buffer.alloc(20 * MIB, 1));
-        wire.release();
-      });
-      return wire.address;
-    },
+    via: whileHeld(t, MIB, () => {
+      writeFileSync(join(mounted, 'other'), Buffer.alloc(20 * MIB, 1));
+    }),
   });
   t.is(codeOf(received), 'E_NO_SPACE', messageOf(received));
   t.is(codeOf(sent), 'E_NO_SPACE', messageOf(sent));
@@ -327,17 +322,12 @@ onExt4('in place, the note outlives a crash of the machine if anything of the ne
     from: [source],
     to: [copy],
     receive: { inPlace: true },
-    async via(receiver) {
-      const wire = await Wire.open(t, receiver, 4 << 20);
-      wire.whenHeld(async () => {
-        while (firstWrongPage(copy, layout, 2) === undefined) await sleep(10);
-        // The kernel may write pages back whenever it likes, and what is on the disk then is all that is left.
-        await promisify(execFile)('sync', ['--data', copy]);
-        await promisify(execFile)('cp', [disk, after]);
-        wire.release();
-      });
-      return wire.address;
-    },
+    via: whileHeld(t, 4 << 20, async () => {
+      while (firstWrongPage(copy, layout, 2) === undefined) await sleep(10);
+      // The kernel may write pages back whenever it likes, and what is on the disk then is all that is left.
+      await promisify(execFile)('sync', ['--data', copy]);
+      await promisify(execFile)('cp', [disk, after]);
+    }),
   });
   mkdirSync(restarted);
   await mount(t, restarted, 'ext4', 'loop', after);

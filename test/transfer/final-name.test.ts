@@ -15,7 +15,7 @@ import { sendMemory } from '@ballast/sender';
 import { temporaryFolder } from '../support/folder.js';
 import { Fill, PAGE, firstWrongPage, writeMemoryFile, type Layout } from '../support/memory-file.js';
 import { attempt, codeOf, listen, messageOf, orBallastError, transfer } from '../support/transfer.js';
-import { Wire } from '../support/wire.js';
+import { whileHeld } from '../support/wire.js';
 
 const SMALL: Layout = [
   { fill: Fill.data, pages: 30 },
@@ -57,14 +57,9 @@ test('a file that appears in the middle of a transfer is left untouched, and the
   const { sent, received } = await attempt({
     from: [source],
     to: [copy],
-    async via(receiver) {
-      const wire = await Wire.open(t, receiver, 1 << 20);
-      wire.whenHeld(() => {
-        writeFileSync(copy, 'newcomer');
-        wire.release();
-      });
-      return wire.address;
-    },
+    via: whileHeld(t, 1 << 20, () => {
+      writeFileSync(copy, 'newcomer');
+    }),
   });
   t.is(codeOf(received), 'E_EXISTS', messageOf(received));
   t.is(codeOf(sent), 'E_EXISTS', messageOf(sent));
@@ -80,14 +75,9 @@ test('of several files none gets its name when one of them cannot', async (t) =>
   const { sent, received } = await attempt({
     from,
     to,
-    async via(receiver) {
-      const wire = await Wire.open(t, receiver, 1 << 20);
-      wire.whenHeld(() => {
-        writeFileSync(join(folder, 'b.copy'), 'newcomer');
-        wire.release();
-      });
-      return wire.address;
-    },
+    via: whileHeld(t, 1 << 20, () => {
+      writeFileSync(join(folder, 'b.copy'), 'newcomer');
+    }),
   });
   t.is(codeOf(received), 'E_EXISTS');
   t.is(codeOf(sent), 'E_EXISTS');
@@ -105,15 +95,10 @@ test('of several files that replace others, all are as they were when one cannot
     from,
     to,
     receive: { force: true },
-    async via(receiver) {
-      const wire = await Wire.open(t, receiver, 1 << 20);
-      wire.whenHeld(() => {
-        rmSync(join(folder, 'b.copy'));
-        mkdirSync(join(folder, 'b.copy'));
-        wire.release();
-      });
-      return wire.address;
-    },
+    via: whileHeld(t, 1 << 20, () => {
+      rmSync(join(folder, 'b.copy'));
+      mkdirSync(join(folder, 'b.copy'));
+    }),
   });
   t.is(codeOf(received), 'E_WRITE', messageOf(received));
   t.is(readFileSync(join(folder, 'a.copy'), 'utf8'), 'precious');
@@ -132,15 +117,10 @@ test('what someone put in the place of FILE.partial in the middle never gets the
   const { sent, received } = await attempt({
     from: [source],
     to: [copy],
-    async via(receiver) {
-      const wire = await Wire.open(t, receiver, 1 << 20);
-      wire.whenHeld(() => {
-        rmSync(`${copy}.partial`);
-        writeFileSync(`${copy}.partial`, 'of somebody else');
-        wire.release();
-      });
-      return wire.address;
-    },
+    via: whileHeld(t, 1 << 20, () => {
+      rmSync(`${copy}.partial`);
+      writeFileSync(`${copy}.partial`, 'of somebody else');
+    }),
   });
   t.is(codeOf(received), 'E_WRITE');
   t.regex(messageOf(received), /copy\.mem\.partial was removed or replaced .* run the transfer again$/);
@@ -156,15 +136,10 @@ test('a transfer that fails when its partial file was removed says why it failed
   const { received } = await attempt({
     from: [source],
     to: [copy],
-    async via(receiver) {
-      const wire = await Wire.open(t, receiver, 1 << 20);
-      wire.whenHeld(() => {
-        rmSync(`${copy}.partial`);
-        truncateSync(source, PAGE);
-        wire.release();
-      });
-      return wire.address;
-    },
+    via: whileHeld(t, 1 << 20, () => {
+      rmSync(`${copy}.partial`);
+      truncateSync(source, PAGE);
+    }),
   });
   t.is(codeOf(received), 'E_SOURCE_CHANGED', messageOf(received));
   t.deepEqual(readdirSync(folder), ['guest.mem']);
@@ -177,15 +152,10 @@ test('nothing has the final name before the transfer is complete', async (t) => 
   await transfer({
     from: [source],
     to: [copy],
-    async via(receiver) {
-      const wire = await Wire.open(t, receiver, 1 << 20);
-      wire.whenHeld(() => {
-        t.false(existsSync(copy));
-        t.is(statSync(`${copy}.partial`).mode & 0o777, 0o600);
-        wire.release();
-      });
-      return wire.address;
-    },
+    via: whileHeld(t, 1 << 20, () => {
+      t.false(existsSync(copy));
+      t.is(statSync(`${copy}.partial`).mode & 0o777, 0o600);
+    }),
   });
   t.is(firstWrongPage(copy, LARGE), undefined);
 });
@@ -221,17 +191,12 @@ test('a second receiver for the same file is busy, and does no harm to the first
   await transfer({
     from: [source],
     to: [copy],
-    async via(receiver) {
-      const wire = await Wire.open(t, receiver, 1 << 20);
-      wire.whenHeld(async () => {
-        const second = await attempt({ from: [source], to: [copy] });
-        t.is(codeOf(second.received), 'E_BUSY', messageOf(second.received));
-        t.is(codeOf(second.sent), 'E_BUSY', messageOf(second.sent));
-        t.true(existsSync(`${copy}.partial`));
-        wire.release();
-      });
-      return wire.address;
-    },
+    via: whileHeld(t, 1 << 20, async () => {
+      const second = await attempt({ from: [source], to: [copy] });
+      t.is(codeOf(second.received), 'E_BUSY', messageOf(second.received));
+      t.is(codeOf(second.sent), 'E_BUSY', messageOf(second.sent));
+      t.true(existsSync(`${copy}.partial`));
+    }),
   });
   t.is(firstWrongPage(copy, LARGE), undefined);
 });
@@ -243,15 +208,10 @@ test('a second sender is told that the receiver is busy, and the first goes on',
   await transfer({
     from: [source],
     to: [copy],
-    async via(receiver) {
-      const wire = await Wire.open(t, receiver, 1 << 20);
-      wire.whenHeld(async () => {
-        const second = await orBallastError(sendMemory({ files: [source], to: receiver }));
-        t.is(codeOf(second), 'E_BUSY', messageOf(second));
-        wire.release();
-      });
-      return wire.address;
-    },
+    via: whileHeld(t, 1 << 20, async (receiver) => {
+      const second = await orBallastError(sendMemory({ files: [source], to: receiver }));
+      t.is(codeOf(second), 'E_BUSY', messageOf(second));
+    }),
   });
   t.is(firstWrongPage(copy, LARGE), undefined);
 });

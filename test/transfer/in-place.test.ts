@@ -26,7 +26,7 @@ import {
   type Layout,
 } from '../support/memory-file.js';
 import { attempt, codeOf, listen, messageOf, transfer } from '../support/transfer.js';
-import { Wire } from '../support/wire.js';
+import { Wire, whileHeld } from '../support/wire.js';
 
 const NEW: Layout = [
   { fill: Fill.hole, pages: 3 },
@@ -162,14 +162,9 @@ test('in place, a file that is replaced in the middle is not said to have arrive
     from: [source],
     to: [file],
     receive: { inPlace: true },
-    async via(receiver) {
-      const wire = await Wire.open(t, receiver, 1 << 20);
-      wire.whenHeld(() => {
-        renameSync(other, file);
-        wire.release();
-      });
-      return wire.address;
-    },
+    via: whileHeld(t, 1 << 20, () => {
+      renameSync(other, file);
+    }),
   });
   t.is(codeOf(received), 'E_WRITE', messageOf(received));
   t.regex(messageOf(received), /waiting\.mem was removed or replaced/);
@@ -187,14 +182,9 @@ test('in place, a note that someone has taken away in the middle costs nothing',
     from: [source],
     to: [file],
     receive: { inPlace: true },
-    async via(receiver) {
-      const wire = await Wire.open(t, receiver, 1 << 20);
-      wire.whenHeld(() => {
-        rmSync(`${file}.incomplete`);
-        wire.release();
-      });
-      return wire.address;
-    },
+    via: whileHeld(t, 1 << 20, () => {
+      rmSync(`${file}.incomplete`);
+    }),
   });
   t.is(firstWrongPage(file, layout, 1), undefined);
 });

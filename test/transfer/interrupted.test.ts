@@ -7,7 +7,7 @@ import { temporaryFolder } from '../support/folder.js';
 import { Fill, PAGE, firstWrongPage, writeMemoryFile, type Layout } from '../support/memory-file.js';
 import { Program, receiverProgram } from '../support/programs.js';
 import { attempt, codeOf, listen, messageOf, orBallastError, type Ended, type Sides } from '../support/transfer.js';
-import { Wire } from '../support/wire.js';
+import { Wire, whileHeld } from '../support/wire.js';
 
 /** More than the wire and both programs hold between them, so that the sender is still reading when the wire holds. */
 const LARGE: Layout = [{ fill: Fill.data, pages: 12_000 }];
@@ -64,14 +64,9 @@ test('a source that shrinks by a hole at its end is an error, too', async (t) =>
   const { sent, received } = await attempt({
     from: [source],
     to: [copy],
-    async via(receiver) {
-      const wire = await Wire.open(t, receiver, 1 << 20);
-      wire.whenHeld(() => {
-        truncateSync(source, 6100 * PAGE);
-        wire.release();
-      });
-      return wire.address;
-    },
+    via: whileHeld(t, 1 << 20, () => {
+      truncateSync(source, 6100 * PAGE);
+    }),
   });
   t.is(codeOf(sent), 'E_SOURCE_CHANGED', messageOf(sent));
   t.is(codeOf(received), 'E_SOURCE_CHANGED', messageOf(received));
