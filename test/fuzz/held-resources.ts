@@ -1,14 +1,13 @@
 import { readdirSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { isMainThread } from 'node:worker_threads';
 
 /** What sessions that are over must have given back. */
 interface Held {
   /** Timers, sockets, ports and whatever else keeps Node.js waiting, in this thread. */
   readonly waitingFor: number;
-  /** Descriptors and threads of the process; undefined where others share it. */
-  readonly descriptors: number | undefined;
-  readonly threads: number | undefined;
+  /** Descriptors and threads of the process. */
+  readonly descriptors: number;
+  readonly threads: number;
 }
 
 /** Of Node's own: its pool of threads, what it opens for the first file or thread, and timers of its own. */
@@ -18,8 +17,8 @@ const PATIENCE_MS = 10_000;
 export function heldResources(): Held {
   return {
     waitingFor: process.getActiveResourcesInfo().length,
-    descriptors: isMainThread ? readdirSync('/proc/self/fd').length : undefined,
-    threads: isMainThread ? readdirSync('/proc/self/task').length : undefined,
+    descriptors: readdirSync('/proc/self/fd').length,
+    threads: readdirSync('/proc/self/task').length,
   };
 }
 
@@ -30,7 +29,7 @@ export function heldResources(): Held {
 export async function heldSince(before: Held): Promise<string | undefined> {
   for (const deadline = performance.now() + PATIENCE_MS; ;) {
     const now = heldResources();
-    const more = (kind: keyof Held): boolean => (now[kind] ?? 0) > (before[kind] ?? 0) + SLACK;
+    const more = (kind: keyof Held): boolean => now[kind] > before[kind] + SLACK;
     if (!more('waitingFor') && !more('descriptors') && !more('threads')) return undefined;
     if (performance.now() > deadline)
       return `${JSON.stringify(now)} is held, and was ${JSON.stringify(before)} before: ${process.getActiveResourcesInfo().slice(0, 40).join(' ')}`;
