@@ -259,7 +259,7 @@ test.serial('a lost goodbye costs nobody the transfer', async (t) => {
 test.serial('a receiver that waits for a lost goodbye is not kept by others who come meanwhile', async (t) => {
   t.timeout(20_000);
   const { source, copy } = await scene(t, SMALL);
-  const receiver = await listen({ files: [copy], timeoutMs: 1000 });
+  const receiver = await listen(t, { files: [copy], timeoutMs: 1000 });
   const proxy = await Proxy.open(t, receiver.address, () => ({ toReceiver: [cutAt('goodbye')] }));
   await sendMemory({ files: [source], to: proxy.address });
   const ended = new AbortController();
@@ -282,7 +282,7 @@ test.serial(
     const other = join(folder, 'other.mem');
     writeMemoryFile(other, [{ fill: Fill.data, pages: 16 }], 9);
     const connected: ReceiveEvent[] = [];
-    const waiting = await listen({
+    const waiting = await listen(t, {
       files: [copy],
       timeoutMs: 60_000,
       onEvent: (event) => {
@@ -327,7 +327,7 @@ test.serial('another memory in the place of one whose sender is gone leaves noth
     { fill: Fill.data, pages: 24 * 256 - 1200 },
   ];
   writeMemoryFile(other, otherLayout, 2);
-  const waiting = await listen({ files: [copy] });
+  const waiting = await listen(t, { files: [copy] });
   const proxy = await Proxy.open(t, waiting.address, () => ({ toReceiver: [cutAfter(10 * MIB)] }));
   const first = await orBallastError(sendMemory({ files: [source], to: proxy.address, retryMs: 0 }));
   t.is(codeOf(first), 'E_CONNECTION_LOST');
@@ -347,7 +347,7 @@ test.serial('a memory of another size in the place of one whose sender is gone i
     { fill: Fill.hole, pages: 900 },
   ];
   writeMemoryFile(other, otherLayout, 2);
-  const waiting = await listen({ files: [copy] });
+  const waiting = await listen(t, { files: [copy] });
   const proxy = await Proxy.open(t, waiting.address, () => ({ toReceiver: [cutAfter(10 * MIB)] }));
   await orBallastError(sendMemory({ files: [source], to: proxy.address, retryMs: 0 }));
   await sleep(200);

@@ -357,7 +357,7 @@ async function receiveFrom(
 ): Promise<{ ended: TransferResult | BallastError; copy: string }> {
   const { copy } = await scene(t, [{ fill: Fill.hole, pages: 1024 }], 1);
   if (held !== undefined) writeMemoryFile(`${copy}.partial`, held);
-  const waiting: Waiting = await listen({ files: [copy], timeoutMs: 1000, ...receive });
+  const waiting: Waiting = await listen(t, { files: [copy], timeoutMs: 1000, ...receive });
   const socket = connect(waiting.address);
   const connection = peerOf(t, socket);
   const lying = (async (): Promise<void> => {
@@ -558,7 +558,7 @@ test('a receiver that waits for a goodbye ends at once when it is interrupted', 
 test('a sender that comes back twice before it is served again has its first return ended, with the reason', async (t) => {
   const { copy } = await scene(t, [{ fill: Fill.hole, pages: 1024 }], 1);
   const interruption = new AbortController();
-  const waiting = await listen({ files: [copy], timeoutMs: 15_000, signal: interruption.signal });
+  const waiting = await listen(t, { files: [copy], timeoutMs: 15_000, signal: interruption.signal });
   const session = randomBytes(SESSION_SIZE);
   const call = async (): Promise<Connection> => {
     const connection = peerOf(t, connect({ ...waiting.address, allowHalfOpen: true }));
@@ -575,7 +575,7 @@ test('a sender that comes back twice before it is served again has its first ret
   const twice = await call();
   const began = performance.now();
   await t.throwsAsync(once.expect('welcome'), { code: 'E_CONNECTION_LOST', message: /has made a new connection/ });
-  t.true(performance.now() - began < 5000);
+  t.true(performance.now() - began < 12_000);
   await twice.expect('welcome');
   interruption.abort();
   await t.throwsAsync(waiting.result, { code: 'E_ABORTED' });

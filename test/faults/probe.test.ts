@@ -31,7 +31,7 @@ async function refusal(work: Promise<unknown>): Promise<BallastError | undefined
 
 test('a probe is answered with the bytes that came, and the receiver waits on for its sender', async (t) => {
   const { source, copy } = await scene(t, [{ fill: Fill.data, pages: 64 }], 1);
-  const waiting = await listen({ files: [copy] });
+  const waiting = await listen(t, { files: [copy] });
   for (const frames of [0, 1, 9]) {
     const connection = await connectTo(t, waiting.address);
     await connection.sendControl({ kind: 'probe' });
@@ -49,7 +49,7 @@ test('a probe is answered with the bytes that came, and the receiver waits on fo
 
 test('a second probe is told that the receiver is busy, and a sender ends the first', async (t) => {
   const { source, copy } = await scene(t, [{ fill: Fill.data, pages: 64 }], 1);
-  const waiting = await listen({ files: [copy] });
+  const waiting = await listen(t, { files: [copy] });
   const first = await connectTo(t, waiting.address);
   await first.sendControl({ kind: 'probe' });
   await first.expect('probe-ready');
@@ -64,7 +64,7 @@ test('a second probe is told that the receiver is busy, and a sender ends the fi
 test('a probe that sends anything but filler is refused', async (t) => {
   const { copy } = await scene(t, [{ fill: Fill.data, pages: 64 }], 1);
   const abort = new AbortController();
-  const waiting = await listen({ files: [copy], signal: abort.signal });
+  const waiting = await listen(t, { files: [copy], signal: abort.signal });
   const wrong = [
     async (connection: Connection) => connection.sendControl({ kind: 'commit' }),
     async (connection: Connection) =>

@@ -165,7 +165,7 @@ test.serial('the file itself is the older copy that --force replaces', async (t)
 test.serial('without --force the file itself is refused before anyone connects', async (t) => {
   const { source, copy } = await scene(t, [{ fill: Fill.data, pages: 16 }]);
   writeMemoryFile(copy, [{ fill: Fill.data, pages: 16 }], 2);
-  const receiving = listen({ files: [copy], reuse: [copy] });
+  const receiving = listen(t, { files: [copy], reuse: [copy] });
   await t.throwsAsync(receiving, { code: 'E_EXISTS' });
   t.true(existsSync(source));
 });
@@ -192,7 +192,7 @@ test.serial('each of several files has an older copy of its own', async (t) => {
 test.serial('fewer older copies than files are refused', async (t) => {
   const { folder } = await scene(t, [{ fill: Fill.data, pages: 16 }]);
   const files = [join(folder, 'a'), join(folder, 'b')];
-  await t.throwsAsync(listen({ files, reuse: [join(folder, 'guest.mem')] }), { code: 'E_USAGE' });
+  await t.throwsAsync(listen(t, { files, reuse: [join(folder, 'guest.mem')] }), { code: 'E_USAGE' });
 });
 
 test.serial(
@@ -204,16 +204,16 @@ test.serial(
     // What has to be sent comes first, and slowly: meanwhile the older copy is hashed and told to its end.
     overwritePages(source, pagesFrom(0, 1536), Fill.data, 2);
     const warnings: string[] = [];
-    const waiting = await listen({
+    const waiting = await listen(t, {
       files: [copy],
       reuse: [old],
       onEvent: (event) => {
         if (event.event === 'warning') warnings.push(event.message);
       },
     });
-    const proxy = await Proxy.open(t, waiting.address, () => ({ toReceiver: [throttle(4 * MIB)] }));
+    const proxy = await Proxy.open(t, waiting.address, () => ({ toReceiver: [throttle(2 * MIB)] }));
     const sending = orBallastError(sendMemory({ files: [source], to: proxy.address }));
-    await proxy.passed(2 * MIB);
+    await proxy.passed(3 * MIB);
     overwritePages(old, pagesFrom(15 * 2048, 32), Fill.data, 50);
     const sent = await sending;
     t.is(codeOf(sent), undefined, messageOf(sent));

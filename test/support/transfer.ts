@@ -2,8 +2,12 @@ import { receiveMemory, type ReceiveEvent, type ReceiveOptions, type TransferRes
 import { sendMemory, type SendOptions } from '@ballast/sender';
 import { BallastError, type ErrorCode } from '@ballast/shared/errors';
 import type { Address } from '@ballast/shared/transport';
+import type { ExecutionContext } from 'ava';
 
 const ANY_PORT: Address = { host: '127.0.0.1', port: 0 };
+
+/** Milliseconds after its sender's end that a receiver may need, with whom nobody may ever have spoken. */
+const PATIENCE_MS = 60_000;
 
 /** A receiver that listens. */
 export interface Waiting {
@@ -12,14 +16,25 @@ export interface Waiting {
   readonly result: Promise<TransferResult>;
 }
 
-/** Starts a receiver on a free port of loopback, and returns once it listens. */
-export async function listen(options: ReceiveOptions): Promise<Waiting> {
+/** Starts a receiver on a free port of loopback, and returns once it listens. It ends with the test at the latest. */
+export async function listen(t: ExecutionContext, options: ReceiveOptions): Promise<Waiting> {
+  const over = new AbortController();
+  const waiting = await listenUntil(over.signal, options);
+  t.teardown(async () => {
+    over.abort();
+    await waiting.result.catch(() => undefined);
+  });
+  return waiting;
+}
+
+async function listenUntil(over: AbortSignal, options: ReceiveOptions): Promise<Waiting> {
+  const signal = AbortSignal.any([over, ...(options.signal === undefined ? [] : [options.signal])]);
   return await new Promise<Waiting>((resolve, reject) => {
     const onEvent = (event: ReceiveEvent): void => {
       options.onEvent?.(event);
       if (event.event === 'listening') resolve({ address: { host: event.host, port: event.port }, result });
     };
-    const result = receiveMemory({ listen: ANY_PORT, ...options, onEvent });
+    const result = receiveMemory({ listen: ANY_PORT, ...options, onEvent, signal });
     result.catch(reject);
   });
 }
@@ -41,11 +56,20 @@ export interface Ended {
 
 /** Moves memory files over loopback and tells how both sides ended. An error that is none of ours is thrown. */
 export async function attempt({ from, to, send, receive, via }: Sides): Promise<Ended> {
-  const receiver = await listen({ files: to, ...receive });
-  const address = via === undefined ? receiver.address : await via(receiver.address);
-  const sending = sendMemory({ files: from, to: address, ...send });
-  const [sent, received] = await Promise.all([orBallastError(sending), orBallastError(receiver.result)]);
-  return { sent, received };
+  const over = new AbortController();
+  const receiver = await listenUntil(over.signal, { files: to, ...receive });
+  let patience: NodeJS.Timeout | undefined;
+  try {
+    const address = via === undefined ? receiver.address : await via(receiver.address);
+    const sent = await orBallastError(sendMemory({ files: from, to: address, ...send }));
+    patience = setTimeout(() => {
+      over.abort();
+    }, PATIENCE_MS);
+    return { sent, received: await orBallastError(receiver.result) };
+  } finally {
+    clearTimeout(patience);
+    over.abort();
+  }
 }
 
 /** Moves memory files over loopback, and throws what went wrong. */

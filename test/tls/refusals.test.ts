@@ -44,7 +44,7 @@ class Door {
     writeMemoryFile(source, LAYOUT);
     const warnings: WarningEvent[] = [];
     const ending = new AbortController();
-    const waiting = await listen({
+    const waiting = await listen(t, {
       files: [copy],
       ...(tls && { tls }),
       signal: ending.signal,

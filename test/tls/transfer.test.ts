@@ -124,7 +124,7 @@ test('what is spoken is TLS 1.3', async (t) => {
   const folder = await temporaryFolder(t);
   const { authority, client, receiverDirectory } = await makeCertificates(folder);
   const ending = new AbortController();
-  const waiting = await listen({
+  const waiting = await listen(t, {
     files: [join(folder, 'copy.mem')],
     tls: { directory: receiverDirectory },
     signal: ending.signal,
@@ -264,7 +264,7 @@ test('a sender that is interrupted over TLS says so to the receiver', async (t) 
   const { receiverDirectory, senderDirectory } = await makeCertificates(folder);
   const [source, copy] = [join(folder, 'guest.mem'), join(folder, 'copy.mem')];
   writeMemoryFile(source, [{ fill: Fill.data, pages: 12_000 }]);
-  const waiting = await listen({ files: [copy], tls: { directory: receiverDirectory } });
+  const waiting = await listen(t, { files: [copy], tls: { directory: receiverDirectory } });
   const relay = await Relay.open(t, waiting.address, { holdAfter: 1 << 20 });
   const interruption = new AbortController();
   const sending = orBallastError(

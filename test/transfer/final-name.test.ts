@@ -28,7 +28,7 @@ test('a file that exists is refused before anyone can connect, and left as it wa
   const folder = await temporaryFolder(t);
   const copy = join(folder, 'copy.mem');
   writeFileSync(copy, 'precious');
-  await t.throwsAsync(listen({ files: [copy] }), { code: 'E_EXISTS', message: /copy\.mem exists already/ });
+  await t.throwsAsync(listen(t, { files: [copy] }), { code: 'E_EXISTS', message: /copy\.mem exists already/ });
   t.is(readFileSync(copy, 'utf8'), 'precious');
 });
 
@@ -219,23 +219,32 @@ test('a second sender is told that the receiver is busy, and the first goes on',
 test('a name that no file can have is refused before anyone can connect', async (t) => {
   const folder = await temporaryFolder(t);
   mkdirSync(join(folder, 'folder'));
-  await t.throwsAsync(listen({ files: [join(folder, 'folder')] }), { code: 'E_BAD_FILE', message: /is a directory/ });
-  await t.throwsAsync(listen({ files: [join(folder, 'folder', '/')] }), { code: 'E_BAD_FILE' });
-  await t.throwsAsync(listen({ files: [join(folder, 'missing', 'copy.mem')] }), {
+  await t.throwsAsync(listen(t, { files: [join(folder, 'folder')] }), {
+    code: 'E_BAD_FILE',
+    message: /is a directory/,
+  });
+  await t.throwsAsync(listen(t, { files: [join(folder, 'folder', '/')] }), { code: 'E_BAD_FILE' });
+  await t.throwsAsync(listen(t, { files: [join(folder, 'missing', 'copy.mem')] }), {
     code: 'E_NOT_FOUND',
     message: /folder .* does not exist/,
   });
-  await t.throwsAsync(listen({ files: [join(folder, 'n'.repeat(300))] }), { code: 'E_BAD_FILE', message: /too long/ });
+  await t.throwsAsync(listen(t, { files: [join(folder, 'n'.repeat(300))] }), {
+    code: 'E_BAD_FILE',
+    message: /too long/,
+  });
   const partialIsTooLong = join(folder, 'n'.repeat(255 - '.partial'.length + 1));
-  await t.throwsAsync(listen({ files: [partialIsTooLong] }), { code: 'E_BAD_FILE', message: /too long/ });
+  await t.throwsAsync(listen(t, { files: [partialIsTooLong] }), { code: 'E_BAD_FILE', message: /too long/ });
   writeFileSync(join(folder, 'file'), '');
-  await t.throwsAsync(listen({ files: [join(folder, 'file', 'copy.mem')] }), {
+  await t.throwsAsync(listen(t, { files: [join(folder, 'file', 'copy.mem')] }), {
     code: 'E_BAD_FILE',
     message: /file is not a folder/,
   });
   symlinkSync('loop', join(folder, 'loop'));
-  await t.throwsAsync(listen({ files: [join(folder, 'loop', 'copy.mem')] }), { code: 'E_WRITE', message: /\(ELOOP\)/ });
-  await t.throwsAsync(listen({ files: [] }), { code: 'E_USAGE' });
-  await t.throwsAsync(listen({ files: [join(folder, 'a'), join(folder, 'a')] }), { code: 'E_USAGE' });
-  await t.throwsAsync(listen({ files: [join(folder, 'a'), `${folder}/./a`] }), { code: 'E_USAGE' });
+  await t.throwsAsync(listen(t, { files: [join(folder, 'loop', 'copy.mem')] }), {
+    code: 'E_WRITE',
+    message: /\(ELOOP\)/,
+  });
+  await t.throwsAsync(listen(t, { files: [] }), { code: 'E_USAGE' });
+  await t.throwsAsync(listen(t, { files: [join(folder, 'a'), join(folder, 'a')] }), { code: 'E_USAGE' });
+  await t.throwsAsync(listen(t, { files: [join(folder, 'a'), `${folder}/./a`] }), { code: 'E_USAGE' });
 });

@@ -80,7 +80,7 @@ test('in place, a file of another size is refused and left as it was', async (t)
 test('in place, a file that does not exist is refused before anyone can connect', async (t) => {
   const folder = await temporaryFolder(t);
   const file = join(folder, 'waiting.mem');
-  await t.throwsAsync(listen({ files: [file], inPlace: true }), {
+  await t.throwsAsync(listen(t, { files: [file], inPlace: true }), {
     code: 'E_NOT_FOUND',
     message: /waiting\.mem does not exist/,
   });
@@ -90,7 +90,7 @@ test('in place, a file that does not exist is refused before anyone can connect'
 test('in place, a folder is refused before anyone can connect', async (t) => {
   const folder = await temporaryFolder(t);
   mkdirSync(join(folder, 'waiting.mem'));
-  await t.throwsAsync(listen({ files: [join(folder, 'waiting.mem')], inPlace: true }), { code: 'E_BAD_FILE' });
+  await t.throwsAsync(listen(t, { files: [join(folder, 'waiting.mem')], inPlace: true }), { code: 'E_BAD_FILE' });
 });
 
 test('in place, a note beside the file says that it is incomplete, during the transfer and after a failed one', async (t) => {

@@ -148,7 +148,7 @@ test('a receiver that is interrupted before anyone came makes no file', async (t
   const folder = await temporaryFolder(t);
   const copy = join(folder, 'copy.mem');
   const controller = new AbortController();
-  const waiting = await listen({ files: [copy], signal: controller.signal });
+  const waiting = await listen(t, { files: [copy], signal: controller.signal });
   controller.abort();
   t.is(codeOf(await orBallastError(waiting.result)), 'E_ABORTED');
   t.false(existsSync(copy));
@@ -162,7 +162,7 @@ test('a signal that was given before is heeded at once on both sides', async (t)
   const signal = AbortSignal.abort();
   const to = { host: '127.0.0.1', port: 0 };
   t.is(codeOf(await orBallastError(receiveMemory({ files: [copy], listen: to, signal }))), 'E_ABORTED');
-  const waiting = await listen({ files: [copy] });
+  const waiting = await listen(t, { files: [copy] });
   t.is(codeOf(await orBallastError(sendMemory({ files: [source], to: waiting.address, signal }))), 'E_ABORTED');
   // The one that waits is none the worse for it.
   t.is(codeOf(await orBallastError(sendMemory({ files: [source], to: waiting.address }))), undefined);
@@ -193,7 +193,7 @@ test('a sender that is killed in the middle leaves a receiver that says so, and 
   const folder = await temporaryFolder(t, 192 << 20);
   const [source, copy] = [join(folder, 'guest.mem'), join(folder, 'copy.mem')];
   writeMemoryFile(source, LARGE);
-  const waiting = await listen({ files: [copy], timeoutMs: 1000 });
+  const waiting = await listen(t, { files: [copy], timeoutMs: 1000 });
   const wire = await Wire.open(t, waiting.address, 1 << 20);
   const sender = Program.sender(t, [source, '--to', `127.0.0.1:${wire.address.port}`]);
   await wire.held;
