@@ -1,6 +1,6 @@
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { createServer } from 'node:net';
+import { createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
@@ -399,27 +399,40 @@ test.serial('an in-place transfer that was given up is marked, and the next one 
   takesPages(t, copy, MIXED_DATA / PAGE);
 });
 
-test.serial(
-  'a receiver that was busy and resets the next connection, since it ends: what it said is the reason',
-  async (t) => {
-    const { source } = await scene(t, SMALL);
-    let connections = 0;
-    const server = createServer({ pauseOnConnect: true }, (socket) => {
-      if (connections++ > 0) {
-        socket.once('data', () => socket.resetAndDestroy()).resume();
-        return;
-      }
-      const connection = accept(socket, { timeoutMs: 5000, peer: 'the sender' });
-      void connection.abort(new BallastError(ErrorCode.BUSY, 'another receiver is writing copy.mem.partial'));
-    });
-    t.teardown(() => server.close());
-    server.listen(0, '127.0.0.1');
-    await once(server, 'listening');
-    const address = server.address();
-    if (address === null || typeof address === 'string') throw new Error('the server has no port');
-    const sent = await orBallastError(sendMemory({ files: [source], to: { host: '127.0.0.1', port: address.port } }));
-    t.is(codeOf(sent), 'E_BUSY', messageOf(sent));
-    t.regex(messageOf(sent), /another receiver is writing/);
-    t.is(connections, 2);
+/** How a receiver that was busy may meet the next connection, since it ends. */
+const ENDINGS: Readonly<Record<string, (socket: Socket) => void>> = {
+  resets: (socket) => {
+    socket.once('data', () => socket.resetAndDestroy()).resume();
   },
-);
+  'turns away': (socket) => {
+    const connection = accept(socket, { timeoutMs: 5000, peer: 'the sender' });
+    void connection.abort(new BallastError(ErrorCode.ABORTED, 'the receiver ends'));
+  },
+};
+
+for (const [what, end] of Object.entries(ENDINGS)) {
+  test.serial(
+    `a receiver that was busy and ${what} the next connection, since it ends: what it said is the reason`,
+    async (t) => {
+      const { source } = await scene(t, SMALL);
+      let connections = 0;
+      const server = createServer({ pauseOnConnect: true }, (socket) => {
+        if (connections++ > 0) {
+          end(socket);
+          return;
+        }
+        const connection = accept(socket, { timeoutMs: 5000, peer: 'the sender' });
+        void connection.abort(new BallastError(ErrorCode.BUSY, 'another receiver is writing copy.mem.partial'));
+      });
+      t.teardown(() => server.close());
+      server.listen(0, '127.0.0.1');
+      await once(server, 'listening');
+      const address = server.address();
+      if (address === null || typeof address === 'string') throw new Error('the server has no port');
+      const sent = await orBallastError(sendMemory({ files: [source], to: { host: '127.0.0.1', port: address.port } }));
+      t.is(codeOf(sent), 'E_BUSY', messageOf(sent));
+      t.regex(messageOf(sent), /another receiver is writing/);
+      t.is(connections, 2);
+    },
+  );
+}

@@ -8,6 +8,9 @@ const LONGEST_PAUSE_MS = 5000;
 /** Milliseconds for which a receiver that is busy at the first connection may get free: it may still be ending another. */
 const BUSY_GRACE_MS = 2000;
 
+/** How a receiver that ends meets another connection. */
+const GONE: ReadonlySet<ErrorCode> = new Set([ErrorCode.CONNECT, ErrorCode.CONNECTION_LOST, ErrorCode.ABORTED]);
+
 export interface RetryOptions {
   /** Milliseconds for which to try again, counted anew whenever `progress` has grown. */
   readonly retryMs: number;
@@ -52,9 +55,9 @@ export async function withRetries<T>(attempts: Attempts<T>, { retryMs, signal, o
     }
     // A greeting that was damaged on the way says nothing against the receiver.
     if (!attempts.accepted && error.code !== ErrorCode.CORRUPT_STREAM) {
-      // A receiver that was busy and is gone by now, or ends just now, which resets a connection that it has not taken yet:
-      // what it said is the reason.
-      const isGone = error.code === ErrorCode.CONNECT || error.code === ErrorCode.CONNECTION_LOST;
+      // A receiver that was busy and is gone by now, or ends just now, which turns away or resets a connection that it has
+      // not served yet: what it said is the reason.
+      const isGone = GONE.has(error.code) && signal?.aborted !== true;
       if (error.code !== ErrorCode.BUSY) throw isGone && busy !== undefined ? busy : error;
       busy = error;
       deadline = Math.min(deadline, performance.now() + BUSY_GRACE_MS - failures * FIRST_PAUSE_MS);
