@@ -1,4 +1,4 @@
-import { closeSync, openSync, statSync } from 'node:fs';
+import { closeSync, constants, openSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { Basis } from '@ballast/receiver/basis';
@@ -62,9 +62,14 @@ class CountedCopy extends OldCopy {
   }
 }
 
-function opened(t: ExecutionContext, path: string, layout: Layout): { fd: number; path: string; bytes: number } {
+function opened(
+  t: ExecutionContext,
+  path: string,
+  layout: Layout,
+  flags: string | number = 'r',
+): { fd: number; path: string; bytes: number } {
   writeMemoryFile(path, layout);
-  const fd = openSync(path, 'r');
+  const fd = openSync(path, flags);
   t.teardown(() => {
     closeSync(fd);
   });
@@ -74,18 +79,19 @@ function opened(t: ExecutionContext, path: string, layout: Layout): { fd: number
 /** Tells all that a region holds over a real connection. @returns how many leaves were told, and what finding them took */
 async function tell(
   t: ExecutionContext,
-  { here, there }: { here: Layout; there?: Layout },
-): Promise<{ leaves: number; work: number }> {
+  { here, there, flags = 'r' }: { here: Layout; there?: Layout; flags?: string | number },
+): Promise<{ leaves: number; work: number; failures: string[] }> {
   const folder = await temporaryFolder(t);
   const file = opened(t, join(folder, 'copy.mem.partial'), here);
   const store = new CountedStore({ ...file, hugePageBytes: undefined, countsPages: true }, file.bytes, true);
   let old: CountedCopy | undefined;
   if (there !== undefined) {
-    const { fd, path, bytes } = opened(t, join(folder, 'old.mem'), there);
+    const { fd, path, bytes } = opened(t, join(folder, 'old.mem'), there, flags);
     old = new CountedCopy(fd, path, bytes);
   }
+  const failures: string[] = [];
   const { dialled, accepted } = await openPair(t, 'straight');
-  const telling = new Basis(store, old).tell(dialled, 0);
+  const telling = new Basis(store, old, ({ code }) => failures.push(code)).tell(dialled, 0);
   let leaves = 0;
   for (let isOver = false; !isOver;) {
     const { frame } = await accepted.next();
@@ -94,7 +100,7 @@ async function tell(
     isOver = count === 0;
   }
   await telling;
-  return { leaves, work: store.work.done + (old?.work.done ?? 0) };
+  return { leaves, work: store.work.done + (old?.work.done ?? 0), failures };
 }
 
 const LEAVES = 512;
@@ -115,9 +121,17 @@ for (const [what, files, leaves] of [
   test(`finding what is held of ${what} takes work that grows with the data, not with its square`, async (t) => {
     const found = await tell(t, files);
     t.is(found.leaves, leaves);
+    t.deepEqual(found.failures, []);
     // Each page is read once from each file, and each file is asked once a leaf where data begins.
     const enough = 2 * leaves * LEAF_PAGES + 2 * (leaves + 1);
     t.true(found.work >= leaves * LEAF_PAGES, `only ${found.work} steps were counted`);
     t.true(found.work <= enough, `${found.work} steps for ${leaves} leaves, ${enough} would do`);
   });
 }
+
+test('an older copy that cannot be read is said to be so once, and nothing of it is told', async (t) => {
+  // Where its data is can be asked of a file that is open for writing alone; each read of it fails.
+  const { leaves, failures } = await tell(t, { here: SCATTERED, there: ALL_DATA, flags: constants.O_WRONLY });
+  t.is(leaves, LEAVES / 4);
+  t.deepEqual(failures, ['E_READ']);
+});

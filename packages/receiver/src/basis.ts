@@ -23,11 +23,16 @@ export class Basis {
   readonly #here: RegionManifest;
   /** Leaves found in the older copy, where the store has nothing. */
   readonly #there: RegionManifest;
+  readonly #onOldFailed: (error: BallastError) => void;
+  /** Whether a read of the older copy failed: then no more is looked for in it. */
+  #oldFailed = false;
   #leaf = alignedBuffer(LEAF_SIZE);
 
-  constructor(store: RegionStore, old: OldCopy | undefined) {
+  /** @param onOldFailed is called once when the older copy cannot be read: that costs its use, never the transfer */
+  constructor(store: RegionStore, old: OldCopy | undefined, onOldFailed: (error: BallastError) => void) {
     this.#store = store;
     this.#old = old;
+    this.#onOldFailed = onOldFailed;
     this.#here = new RegionManifest(store.bytes);
     this.#there = new RegionManifest(store.bytes);
   }
@@ -51,7 +56,8 @@ export class Basis {
     };
     let pausedAt = performance.now();
     for (let leaf = this.#nextLeaf(first); leaf !== undefined && leaf < end; leaf = this.#nextLeaf(leaf + 1)) {
-      const held = this.#hash(leaf, this.#store, this.#here) ?? (this.#old && this.#hash(leaf, this.#old, this.#there));
+      const held =
+        this.#hash(leaf, this.#store, this.#here) ?? this.#ofOld((old) => this.#hash(leaf, old, this.#there));
       if (held !== undefined) encoder.add({ leaf, ...held });
       if (!encoder.hasRoom || encoder.count >= TELL_LEAVES) await flush();
       if (performance.now() - pausedAt > MAX_BUSY_MS) {
@@ -70,32 +76,53 @@ export class Basis {
   }
 
   /**
-   * Puts pages that the sender left out where they belong. Those of the store are there already.
+   * Puts pages that the sender left out where they belong. Those of the store are there already. What cannot be read of
+   * the older copy any more is missing then, and the leaf's digest tells.
    * @param pages of the leaf: bit n is page n
-   * @throws BallastError PROTOCOL when nothing here holds them; READ, WRITE, NO_SPACE
+   * @throws BallastError PROTOCOL when nothing here holds them; WRITE, NO_SPACE
    */
   fill(leaf: number, pages: number): void {
     if ((pages & ~this.#here.mask(leaf)) === 0) return;
-    if (this.#old === undefined || (pages & ~this.#there.mask(leaf)) !== 0) {
+    const old = this.#old;
+    if (old === undefined || (pages & ~this.#there.mask(leaf)) !== 0) {
       throw new BallastError(ErrorCode.PROTOCOL, `the sender left out pages of leaf ${leaf} that nothing here holds`);
     }
     for (let page = 0; page < LEAF_PAGES; page++) {
       if ((pages & (1 << page)) === 0) continue;
       const first = page;
       while (page + 1 < LEAF_PAGES && (pages & (1 << (page + 1))) !== 0) page++;
-      this.#store.copyFrom(this.#old, leaf * LEAF_SIZE + first * PAGE_SIZE, (page + 1 - first) * PAGE_SIZE);
+      this.#orOldFails(() => {
+        this.#store.copyFrom(old, leaf * LEAF_SIZE + first * PAGE_SIZE, (page + 1 - first) * PAGE_SIZE);
+      });
     }
   }
 
   /** The first leaf from `leaf` on for which the store or the older copy has data; undefined when there is none. */
   #nextLeaf(leaf: number): number | undefined {
     const from = leaf * LEAF_SIZE;
-    const starts = [this.#store.nextDataStart(from), this.#old?.nextDataStart(from)].filter(
+    const starts = [this.#store.nextDataStart(from), this.#ofOld((old) => old.nextDataStart(from))].filter(
       (start) => start !== undefined,
     );
     if (starts.length === 0) return undefined;
     const next = Math.max(leaf, Math.floor(Math.min(...starts) / LEAF_SIZE));
     return next < leafCount(this.#store.bytes) ? next : undefined;
+  }
+
+  #ofOld<T>(look: (old: OldCopy) => T): T | undefined {
+    const old = this.#oldFailed ? undefined : this.#old;
+    return old && this.#orOldFails(() => look(old));
+  }
+
+  /** @param work that reads nothing but the older copy */
+  #orOldFails<T>(work: () => T): T | undefined {
+    try {
+      return work();
+    } catch (error) {
+      if (!(error instanceof BallastError) || error.code !== ErrorCode.READ) throw error;
+      if (!this.#oldFailed) this.#onOldFailed(error);
+      this.#oldFailed = true;
+      return undefined;
+    }
   }
 
   #hash(

@@ -27,6 +27,8 @@ export class ReceiveSession {
   readonly #options: ReceiveOptions;
   /** Of `reuse`; opened when a sender has come, since a receiver that waits for long would hold what was replaced since. */
   #old: readonly OldCopy[] = [];
+  /** Whether it was said that one of them cannot be read. */
+  #oldFailed = false;
   /** The QEMU that waits for a live guest, if one does. */
   readonly #guest: IncomingGuest | undefined;
   /** The live sender that was told that its guest is loaded: from then on it may have sent a commit that got lost. */
@@ -196,7 +198,9 @@ export class ReceiveSession {
     this.#started ??= performance.now();
     const holds = destination.holds || this.#began || this.#old.length > 0;
     if (this.#began) for (const store of destination.stores) store.mayHoldPages = true;
-    const bases = destination.stores.map((store, index) => (holds ? new Basis(store, this.#old[index]) : undefined));
+    const bases = destination.stores.map((store, index) =>
+      holds ? new Basis(store, this.#old[index], this.#onOldFailed) : undefined,
+    );
     const regions = destination.stores.map(
       (store, index) => new ReceivedRegion(index, store, destination.readsBack, bases[index], stopwatch),
     );
@@ -355,6 +359,16 @@ export class ReceiveSession {
     });
   };
 
+  readonly #onOldFailed = ({ code, message }: BallastError): void => {
+    if (this.#oldFailed) return;
+    this.#oldFailed = true;
+    this.#options.onEvent?.({
+      event: 'warning',
+      code,
+      message: `${message}; what the older copy holds there comes over the wire instead`,
+    });
+  };
+
   #openChannels({ connection, hello, measurement }: Caller, count: number, into: ChannelTerms): void {
     const { onEvent, timeoutMs } = this.#options;
     const { destination, holds, compressions, listener } = into;
@@ -375,6 +389,7 @@ export class ReceiveSession {
       },
       {
         onDamaged: this.#onDamaged,
+        onOldFailed: this.#onOldFailed,
         onStranger: ({ code, message }) => onEvent?.({ event: 'warning', code, message }),
         onFailed: (error) => connection.fail(error),
       },

@@ -11,6 +11,8 @@ const STOP_MS = 2000;
 export interface ChannelEvents {
   /** A leaf is not what was sent. */
   readonly onDamaged: (region: number, leaf: number) => void;
+  /** An older copy cannot be read; each channel may find that. */
+  readonly onOldFailed: (error: BallastError) => void;
   /** A connection was turned away. */
   readonly onStranger: (error: BallastError) => void;
   /** A channel has failed, and the session with it. */
@@ -185,6 +187,9 @@ class Channel {
         break;
       case 'damaged':
         this.#events.onDamaged(report.region, report.leaf);
+        break;
+      case 'old-failed':
+        this.#events.onOldFailed(new BallastError(report.code, report.message));
         break;
       case 'stranger':
         this.#events.onStranger(new BallastError(report.code, report.message));

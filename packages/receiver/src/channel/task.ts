@@ -55,6 +55,8 @@ export type ChannelReport =
   /** The thread has this descriptor now, and will close it. */
   | { readonly kind: 'taken'; readonly fd: number }
   | { readonly kind: 'damaged'; readonly region: number; readonly leaf: number }
+  /** An older copy cannot be read, and why. */
+  | { readonly kind: 'old-failed'; readonly code: ErrorCode; readonly message: string }
   /** A connection was turned away, and why. */
   | { readonly kind: 'stranger'; readonly code: ErrorCode; readonly message: string }
   /** The sender has finished: what came, region by region. */

@@ -152,9 +152,12 @@ class ChannelThread {
     connection.stopwatch = stopwatch;
     stopwatch.switchTo(Cause.agree);
     const stores = this.#task.stores.map((store) => openShared(store, this.#task.channels));
+    const onOldFailed = ({ code, message }: BallastError): void => {
+      this.#report({ kind: 'old-failed', code, message });
+    };
     const bases = stores.map((store, index) => {
       const copy = old[index];
-      return holds ? new Basis(store, copy && new OldCopy(copy.fd, copy.path, copy.bytes)) : undefined;
+      return holds ? new Basis(store, copy && new OldCopy(copy.fd, copy.path, copy.bytes), onOldFailed) : undefined;
     });
     const regions = stores.map((store, index) => new ReceivedRegion(index, store, readsBack, bases[index], stopwatch));
     const frames = new FrameApplication({ dialect, compressions }, regions, stopwatch, (region, leaf) => {
