@@ -14,6 +14,10 @@ const USAGE: readonly { args: string[]; says: string }[] = [
   { args: ['--colours', 'red'], says: "unknown option '--colours'; did you mean --colour?" },
   { args: ['--zzz'], says: "unknown option '--zzz'; see sample --help" },
   { args: ['--\x1b[31m'], says: "unknown option '--\\x1b[31m'; see sample --help" },
+  {
+    args: ['--count', '2', 'show', 'a', '--count', '3'],
+    says: '--count was given before show and behind it, where only one could count; give it behind show only',
+  },
   { args: ['show'], says: "missing required argument 'FILE'; see sample show --help" },
   {
     args: ['show', 'a', 'b'],

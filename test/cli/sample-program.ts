@@ -60,6 +60,7 @@ process.exitCode = await runProgram('sample', process.argv.slice(2), (program, b
   program
     .command('show')
     .argument('<FILE>')
+    .option('--count <N>', 'how often', wholeNumber)
     .action(
       bind((_options, { args, output }) => {
         output.print(args.join());

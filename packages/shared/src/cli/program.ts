@@ -131,6 +131,7 @@ class Shell {
     const command = parameters.at(-1);
     if (!(command instanceof Command)) throw new TypeError('commander passes the command last');
     refuseStray(command);
+    refuseTwice(command);
     const options = optionsOf(command) as Options;
     this.#output = this.#createOutput(options);
     const interruption = new Interruption({
@@ -178,7 +179,7 @@ class Shell {
 }
 
 /**
- * The options of a command and of those that it belongs to. The nearest wins, but what was written wins over any default:
+ * The options of a command and of those that it belongs to. What was written wins over any default, the nearest first:
  * commander's optsWithGlobals would put a default of the program before what was written behind the command.
  */
 function optionsOf(command: Command): object {
@@ -212,6 +213,24 @@ function refuseStray(command: Command): void {
     throw new BallastError(
       ErrorCode.USAGE,
       `${stray.long ?? stray.flags} is no option of ${command.name()}; leave it out, or see ${parent.name()} ${command.name()} --help`,
+    );
+  }
+}
+
+/** @throws BallastError USAGE for an option that was written before a command and behind it, with two values */
+function refuseTwice(command: Command): void {
+  const isWritten = (at: Command, name: string): boolean => at.getOptionValueSource(name) === 'cli';
+  for (let at = command.parent; at !== null; at = at.parent) {
+    const parent = at;
+    const twice = command.options.find((option) => {
+      const name = option.attributeName();
+      if (!isWritten(parent, name) || !isWritten(command, name)) return false;
+      return parent.getOptionValue(name) !== command.getOptionValue(name);
+    });
+    if (twice === undefined) continue;
+    throw new BallastError(
+      ErrorCode.USAGE,
+      `${twice.long ?? twice.flags} was given before ${command.name()} and behind it, where only one could count; give it behind ${command.name()} only`,
     );
   }
 }
