@@ -254,3 +254,10 @@ test('compression and the number of channels are varied, too, and each combinati
   t.is(plain?.causes?.receiver.compress, 0);
   for (const { wire } of report.cells) t.true(wire !== null && wire.control > 0 && wire.control < 10_000);
 });
+
+test('a rate of scanning without a limit is null for programs and unlimited for people', async (t) => {
+  const args = ['trial', '--predict', '--memory', '1GiB', '--in-use', '25%', '--scan-rate', 'unlimited'];
+  const [event] = eventsIn((await runSender(t, [...args, '--json'])).stdout).slice(-1);
+  t.like(event, { event: 'trial-done', rates: { dataScanRate: null, zeroScanRate: null } });
+  t.regex((await runSender(t, args)).stdout, /^scan: unlimited where nothing is, unlimited where data is/m);
+});

@@ -26,7 +26,7 @@ export function factLines({ memory, link, rates, seed, runs }: TrialReport): str
   const lines = [
     `memory: ${formatBytes(memory.memoryBytes)}, of which ${formatBytes(data)} data, ${formatBytes(zero)} zero, ${formatBytes(free + stale)} free` +
       (stale > 0 ? ` (${formatBytes(stale)} of it with stale bytes)` : ''),
-    `scan: ${formatRate(rates.zeroScanRate)} where nothing is, ${formatRate(rates.dataScanRate)} where data is; BLAKE3 ${formatRate(rates.hashRate)}`,
+    `scan: ${scanRate(rates.zeroScanRate)} where nothing is, ${scanRate(rates.dataScanRate)} where data is; BLAKE3 ${formatRate(rates.hashRate)}`,
   ];
   if (link !== null) {
     lines.push(
@@ -51,4 +51,8 @@ export function closingLines(report: TrialReport): string[] {
     ...(report.missing.length === 0 ? [] : [`Missing: ${report.missing.join('; ')}.`]),
     ...(report.failure === null ? [] : [`It ended early: ${report.failure.message}.`]),
   ];
+}
+
+function scanRate(bytesPerSecond: number): string {
+  return bytesPerSecond === Infinity ? 'unlimited' : formatRate(bytesPerSecond);
 }
