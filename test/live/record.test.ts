@@ -1,8 +1,9 @@
 import { chown, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
+import { execFileSync } from 'node:child_process';
 import test, { type ExecutionContext } from 'ava';
-import { MoveStage, readRecord, writeRecord, type MoveRecord } from '@ballast/sender/record';
+import { MoveStage, readRecord, recordPath, writeRecord, type MoveRecord } from '@ballast/sender/record';
 
 /* The record of a move says what is done to a guest: it is nobody else's to write, and no way to other files. */
 
@@ -37,4 +38,20 @@ test('a record of another user is not believed', async (t) => {
   writeRecord(path, RECORD);
   await chown(path, 65534, 65534);
   t.throws(() => readRecord(path), { code: 'E_READ', message: /belongs to another user \(65534\)/ });
+});
+
+test('a pipe in the place of a record is refused instead of waited for', async (t) => {
+  const path = await recordOf(t);
+  execFileSync('mkfifo', [path]);
+  t.throws(() => readRecord(path), { code: 'E_BAD_FILE', message: /is no record of a move/ });
+});
+
+test('the folder of a login, which goes with the last one, keeps no record of root', (t) => {
+  const before = process.env['XDG_RUNTIME_DIR'];
+  t.teardown(() => {
+    if (before === undefined) delete process.env['XDG_RUNTIME_DIR'];
+    else process.env['XDG_RUNTIME_DIR'] = before;
+  });
+  process.env['XDG_RUNTIME_DIR'] = '/run/user/0';
+  t.is(dirname(recordPath('/run/guest.qmp')), process.getuid?.() === 0 ? '/run/ballast' : '/run/user/0/ballast');
 });

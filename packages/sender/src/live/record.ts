@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import {
   closeSync,
+  constants,
   fstatSync,
   fsyncSync,
   mkdirSync,
@@ -54,11 +55,13 @@ export type MoveRecord = Readonly<v.InferOutput<typeof recordSchema>>;
 
 /**
  * Where the record of a move is kept: one file a monitor, in a folder that does not outlive the host, as QEMU does not
- * either.
+ * either. Not in the folder of root's login, which goes with the last one, and which a service does not know of.
  */
 export function recordPath(qmp: string): string {
-  const runtime = process.env['XDG_RUNTIME_DIR'];
-  const parent = runtime !== undefined && runtime !== '' ? runtime : process.getuid?.() === 0 ? '/run' : tmpdir();
+  const runtime = process.env['XDG_RUNTIME_DIR'] ?? '';
+  const isRoot = process.getuid?.() === 0;
+  const isForThis = runtime !== '' && !(isRoot && runtime.startsWith('/run/user/'));
+  const parent = isForThis ? runtime : isRoot ? '/run' : tmpdir();
   const name = createHash('sha256').update(realPath(qmp)).digest('hex').slice(0, 16);
   return join(parent, 'ballast', `${name}.json`);
 }
@@ -100,10 +103,12 @@ export function readRecord(path: string): MoveRecord | undefined {
   let text: string;
   let owner: number;
   try {
-    const fd = openSync(path, 'r');
+    // Without waiting: nobody may ever write into a FIFO.
+    const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
     try {
-      owner = fstatSync(fd).uid;
-      text = readFileSync(fd, 'utf8');
+      const stat = fstatSync(fd);
+      owner = stat.uid;
+      text = stat.isFile() ? readFileSync(fd, 'utf8') : '';
     } finally {
       closeSync(fd);
     }
