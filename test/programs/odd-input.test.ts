@@ -372,3 +372,19 @@ for (const { what, args } of [
     }
   });
 }
+
+for (const { what, args } of [
+  { what: 'a saved bitmap', args: (memory: string, pipe: string) => ['map', memory, '--save-bitmap', pipe] },
+  {
+    what: 'a report',
+    args: (_: string, pipe: string) => ['trial', '--predict', '--memory', '1MiB', '--in-use', '25%', '--report', pipe],
+  },
+]) {
+  test(`${what} that goes into a pipe which nobody reads is an error, and nothing is waited for`, async (t) => {
+    const folder = await temporaryFolder(t);
+    const [source, pipe] = [join(folder, 'guest.mem'), join(folder, 'pipe.json')];
+    writeMemoryFile(source, SMALL);
+    await run('mkfifo', [pipe]);
+    failedClearly(t, await runSender(t, args(source, pipe)), 1, /pipe\.json cannot be written \(ENXIO\): nobody reads/);
+  });
+}

@@ -1,4 +1,4 @@
-import { chmod, rm, writeFile } from 'node:fs/promises';
+import { chmod, readFile, rm, writeFile } from 'node:fs/promises';
 import { execFile } from 'node:child_process';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -65,10 +65,18 @@ for (const file of ['ca-cert.pem', 'SIDE-cert.pem', 'SIDE-key.pem']) {
   });
 
   test(`${file} is a folder`, async (t) => {
-    await bothRefuse(t, sentence('cannot be read \\(EISDIR\\)'), async (directory, side) => {
+    await bothRefuse(t, sentence('is not a regular file; --tls-dir expects'), async (directory, side) => {
       const path = join(directory, file.replace('SIDE', side));
       await rm(path);
       await run('mkdir', [path]);
+    });
+  });
+
+  test(`${file} is a pipe that nobody writes into`, async (t) => {
+    await bothRefuse(t, sentence('is not a regular file; --tls-dir expects'), async (directory, side) => {
+      const path = join(directory, file.replace('SIDE', side));
+      await rm(path);
+      await run('mkfifo', [path]);
     });
   });
 
@@ -81,6 +89,17 @@ for (const file of ['ca-cert.pem', 'SIDE-cert.pem', 'SIDE-key.pem']) {
   test(`${file} is empty`, async (t) => {
     await bothRefuse(t, unusable, async (directory, side) => {
       await writeFile(join(directory, file.replace('SIDE', side)), '');
+    });
+  });
+}
+
+for (const file of ['ca-cert.pem', 'SIDE-cert.pem']) {
+  test(`the second certificate in ${file} is cut short`, async (t) => {
+    const sentence = /certificate 2 of 2 in .*-cert\.pem is damaged, or cut short/;
+    await bothRefuse(t, sentence, async (directory, side) => {
+      const path = join(directory, file.replace('SIDE', side));
+      const whole = await readFile(path, 'latin1');
+      await writeFile(path, `${whole}${whole.slice(0, 200)}\n`);
     });
   });
 }

@@ -124,6 +124,7 @@ const SYSTEM_ADVICE: ReadonlyMap<string, string> = new Map([
     'the system does not allow it; look for an immutable file (lsattr), a seal, or a rule of SELinux or AppArmor',
   ],
   ['EIO', 'the device failed; see dmesg, and check the disk or the network filesystem'],
+  ['ENXIO', 'nobody reads from its other end; start the reader first, or name a file'],
   ['ESTALE', 'the network filesystem lost the file; see whether its server exports it still'],
 ]);
 

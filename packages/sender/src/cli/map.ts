@@ -1,4 +1,3 @@
-import { writeFileSync } from 'node:fs';
 import {
   MemoryCells,
   pictureCapacity,
@@ -7,12 +6,12 @@ import {
   type ActionContext,
   type CommonOptions,
 } from '@ballast/shared/cli';
-import { BallastError, ErrorCode, systemCode } from '@ballast/shared/errors';
+import { BallastError, ErrorCode, systemReason } from '@ballast/shared/errors';
 import { encodeBalloonBitmap } from '@ballast/shared/memory';
 import type { BalloonOrigin } from '../balloon/balloon-map.js';
 import type { ReadMethod } from '../source/memory-source.js';
 import { mapMemory, type RegionMap } from '../survey.js';
-import { checkWrittenFile } from './written-file.js';
+import { checkWrittenFile, writeNamedFile } from './written-file.js';
 
 interface MapCliOptions extends CommonOptions {
   readonly balloon?: readonly BalloonOrigin[];
@@ -61,12 +60,10 @@ function picture(region: RegionMap): string {
 
 function writeBitmap(path: string, { free, memoryBytes }: RegionMap): void {
   try {
-    writeFileSync(path, encodeBalloonBitmap(free, memoryBytes));
+    writeNamedFile(path, encodeBalloonBitmap(free, memoryBytes));
   } catch (error) {
-    throw new BallastError(
-      ErrorCode.WRITE,
-      `the bitmap ${path} cannot be written (${systemCode(error) ?? 'unknown error'})`,
-      { cause: error },
-    );
+    throw new BallastError(ErrorCode.WRITE, `the bitmap ${path} cannot be written ${systemReason(error)}`, {
+      cause: error,
+    });
   }
 }

@@ -1,5 +1,4 @@
-import { writeFileSync } from 'node:fs';
-import { BallastError, ErrorCode, systemCode } from '@ballast/shared/errors';
+import { BallastError, ErrorCode, systemReason } from '@ballast/shared/errors';
 import { describeResult, printable, type ActionContext, type CommonOptions, type Output } from '@ballast/shared/cli';
 import type { SendEvent } from '@ballast/shared/events';
 import { formatAddress, type Address } from '@ballast/shared/transport';
@@ -10,7 +9,7 @@ import type { ReadMethod } from '../source/memory-source.js';
 import type { StrategyName } from '../strategy.js';
 import type { ChannelsChoice } from './channels-option.js';
 import { refuseLiveOptions, type LiveCliOptions } from './live-options.js';
-import { checkWrittenFile } from './written-file.js';
+import { checkWrittenFile, writeNamedFile } from './written-file.js';
 
 export interface SendCliOptions extends CommonOptions, LiveCliOptions {
   readonly to?: Address;
@@ -96,11 +95,11 @@ export function showEvent(output: Output, event: SendEvent): void {
 
 export function writeReport(path: string, result: object): void {
   try {
-    writeFileSync(path, `${JSON.stringify(result, null, 2)}\n`);
+    writeNamedFile(path, `${JSON.stringify(result, null, 2)}\n`);
   } catch (error) {
     throw new BallastError(
       ErrorCode.WRITE,
-      `the memory was sent and verified, but the report ${path} cannot be written (${systemCode(error) ?? 'unknown error'})`,
+      `the memory was sent and verified, but the report ${path} cannot be written ${systemReason(error)}`,
       { cause: error },
     );
   }

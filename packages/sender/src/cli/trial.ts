@@ -1,6 +1,5 @@
-import { writeFileSync } from 'node:fs';
 import { formatDuration, isInteractive, printable, type ActionContext, type CommonOptions } from '@ballast/shared/cli';
-import { BallastError, ErrorCode, systemCode } from '@ballast/shared/errors';
+import { BallastError, ErrorCode, systemReason } from '@ballast/shared/errors';
 import { MAX_REGION_BYTES } from '@ballast/shared/memory';
 import type { Address } from '@ballast/shared/transport';
 import type { BalloonOrigin } from '../balloon/balloon-map.js';
@@ -16,7 +15,7 @@ import { runTrial, type TrialEvent } from '../trial/trial.js';
 import type { TrialReport } from '../trial/trial-report.js';
 import { checkReportEnding } from './trial-options.js';
 import { VERSION } from './version.js';
-import { checkWrittenFile } from './written-file.js';
+import { checkWrittenFile, writeNamedFile } from './written-file.js';
 
 export interface TrialCliOptions extends CommonOptions {
   readonly to?: Address;
@@ -203,12 +202,12 @@ function writeReport(path: string, report: TrialReport): BallastError | undefine
   const format = reportFormatOf(path);
   if (format === undefined) return undefined;
   try {
-    writeFileSync(path, REPORT_FORMATS[format](report));
+    writeNamedFile(path, REPORT_FORMATS[format](report));
     return undefined;
   } catch (error) {
     return new BallastError(
       ErrorCode.WRITE,
-      `the report ${path} cannot be written (${systemCode(error) ?? 'unknown error'}); what it would say is above`,
+      `the report ${path} cannot be written ${systemReason(error)}; what it would say is above`,
       { cause: error },
     );
   }

@@ -1,4 +1,4 @@
-import { statSync, type BigIntStats } from 'node:fs';
+import { closeSync, constants, openSync, statSync, writeFileSync, type BigIntStats } from 'node:fs';
 import { BallastError, ErrorCode } from '@ballast/shared/errors';
 
 /**
@@ -18,6 +18,21 @@ export function checkWrittenFile(option: string, path: string, files: readonly s
         `${option} ${path} is the memory file itself, which is never changed; give ${option} another name`,
       );
     }
+  }
+}
+
+/**
+ * Writes a file that the user named, which may be a pipe. A FIFO that nobody reads is refused by the system (ENXIO): no
+ * signal ends a process that waits in open(2).
+ * @throws what the system says
+ */
+export function writeNamedFile(path: string, contents: string | Uint8Array): void {
+  // Open until the other is: a reader must not see the end in between.
+  const probe = openSync(path, constants.O_WRONLY | constants.O_CREAT | constants.O_NONBLOCK, 0o666);
+  try {
+    writeFileSync(path, contents);
+  } finally {
+    closeSync(probe);
   }
 }
 

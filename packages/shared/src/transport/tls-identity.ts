@@ -1,5 +1,5 @@
 import { X509Certificate } from 'node:crypto';
-import { readFileSync } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createSecureContext, type PeerCertificate, type SecureContextOptions } from 'node:tls';
 import { BallastError, ErrorCode, systemCode } from '../errors.js';
@@ -35,38 +35,64 @@ export function readTlsIdentity(directory: string, side: TlsSide): SecureContext
   return identity;
 }
 
-/** Node takes an authority that is no certificate without a word, and then trusts nobody. */
+/**
+ * Node takes an authority that is no certificate without a word, and then trusts nobody; of several it takes those before
+ * the first that is damaged.
+ */
 function readCertificate(path: string): Buffer {
   const pem = readPem(path);
-  try {
-    new X509Certificate(pem);
-    if (pem.includes('-----BEGIN')) return pem;
-  } catch (error) {
-    throw noCertificate(path, error);
+  const blocks = pem.toString('latin1').split(/(?=-----BEGIN )/);
+  const certificates = blocks.filter((block) => /^-----BEGIN (?:TRUSTED |X509 )?CERTIFICATE-----/.test(block));
+  if (certificates.length === 0) {
+    throw new BallastError(
+      ErrorCode.TLS,
+      `${path} holds no certificate; expected one in PEM, which begins with '-----BEGIN CERTIFICATE-----'`,
+    );
   }
-  throw noCertificate(path);
-}
-
-function noCertificate(path: string, cause?: unknown): BallastError {
-  return new BallastError(
-    ErrorCode.TLS,
-    `${path} holds no certificate; expected one in PEM, which begins with '-----BEGIN CERTIFICATE-----'`,
-    { cause },
-  );
+  for (const [index, certificate] of certificates.entries()) {
+    try {
+      new X509Certificate(certificate);
+    } catch (error) {
+      const which =
+        certificates.length === 1 ? 'the certificate' : `certificate ${index + 1} of ${certificates.length}`;
+      throw new BallastError(
+        ErrorCode.TLS,
+        `${which} in ${path} is damaged, or cut short (${error instanceof Error ? error.message : 'unknown reason'}); copy it there again`,
+        { cause: error },
+      );
+    }
+  }
+  return pem;
 }
 
 function readPem(path: string): Buffer {
   try {
-    return readFileSync(path);
+    return readRegularFile(path);
   } catch (error) {
+    if (error instanceof BallastError) throw error;
     const code = systemCode(error);
     const what = code === 'ENOENT' ? 'does not exist' : `cannot be read (${code ?? 'unknown error'})`;
-    throw new BallastError(
-      ErrorCode.TLS,
-      `${path} ${what}; --tls-dir expects ca-cert.pem, and a certificate and key for this side`,
-      { cause: error },
-    );
+    throw unusable(path, what, error);
   }
+}
+
+/** Opened without waiting: nobody may ever write into a FIFO, and no signal ends a process that waits in open(2). */
+function readRegularFile(path: string): Buffer {
+  const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+  try {
+    if (!fstatSync(fd).isFile()) throw unusable(path, 'is not a regular file');
+    return readFileSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function unusable(path: string, what: string, cause?: unknown): BallastError {
+  return new BallastError(
+    ErrorCode.TLS,
+    `${path} ${what}; --tls-dir expects ca-cert.pem, and a certificate and key for this side`,
+    { cause },
+  );
 }
 
 /** What a verification error of OpenSSL means, in words. */
