@@ -35,7 +35,7 @@ async function moves(t: ExecutionContext, folder: string, options: readonly stri
   const [source, copy] = [join(folder, 'guest.mem'), join(folder, 'copy.mem')];
   writeMemoryFile(source, LAYOUT);
   const { receiver, to } = await receiverProgram(t, [
-    ...[copy, '--force', '--tls-dir', join(folder, 'for-receiver'), '--tls-allow', 'host-a.example'],
+    ...[copy, '--force', '--tls-dir', join(folder, 'for-receiver'), '--tls-allow', 'host-a'],
   ]);
   const sent = await runSender(t, [source, '--to', to, '--tls-dir', join(folder, 'for-sender'), ...options]);
   t.is(sent.status, 0, sent.stderr);
@@ -47,10 +47,10 @@ test('whoever follows docs/certificates.md moves a memory with the result', asyn
   const folder = await temporaryFolder(t);
   const said = await follow(folder, await commands());
   t.regex(said, /for-receiver\/server-cert\.pem: OK\nfor-sender\/client-cert\.pem: OK/);
-  t.regex(said, /DNS:host-b\.example, IP Address:127\.0\.0\.1/);
+  t.regex(said, /DNS:host-b, IP Address:127\.0\.0\.1/);
   t.regex(said, /Certificate will not expire/);
   await moves(t, folder, []);
-  await moves(t, folder, ['--tls-hostname', 'host-b.example']);
+  await moves(t, folder, ['--tls-hostname', 'host-b']);
   t.is((await run('find', [folder, '-name', '*.pem', '-perm', '/077'])).stdout, '', 'keys are for nobody else');
 });
 
