@@ -40,7 +40,7 @@ export interface TransferResult {
 
 export interface ProgressEvent {
   readonly event: 'progress';
-  /** What is being done: "map", "send", "check", "verify"… */
+  /** What is being done: "send", "check", "verify", "receive"… */
   readonly phase: string;
   /** Bytes of memory dealt with so far. */
   readonly doneBytes: number;
@@ -51,9 +51,9 @@ export interface ProgressEvent {
   readonly seconds: number;
   /** Of a live move: the number of the round. */
   readonly round?: number;
-  /** Of a live move, when two rounds are done: bytes of pages that the guest changes a second. */
+  /** Of a live move, after the first round: bytes of pages that the guest changes a second. */
   readonly dirtyBytesPerSecond?: number;
-  /** Of a live move, when two rounds are done: milliseconds that the guest would stand still if it were stopped now. */
+  /** Of a live move, after the first round: milliseconds that the guest would stand still if it were stopped now. */
   readonly expectedDowntimeMs?: number;
 }
 

@@ -102,7 +102,7 @@ async function runReceive(options: ReceiveCliOptions, { args: files, output, sig
   }
   const what =
     options.sink === true
-      ? 'received and verified a memory'
+      ? 'received a memory'
       : options.qmp !== undefined
         ? `received the guest of ${printable(options.qmp, 200)}`
         : `received ${files.map((file) => printable(file, 200)).join(', ')}`;

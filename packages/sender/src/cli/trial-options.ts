@@ -23,7 +23,7 @@ export function addTrialOptions(command: Command): void {
     )
     .option(
       '--bandwidths <RATES>',
-      'with which caps, such as 1Gbit,10Gbit,unlimited (default: unlimited)',
+      'with which caps, such as 1Gbit,10Gbit,unlimited (default: unlimited; with --predict 1Gbit,10Gbit)',
       (text: string) => list(text).map((rate) => parseRate(rate, MIN_BANDWIDTH)),
     )
     .option('--channels <NUMBERS>', 'with how many, such as 1,2 or auto (default: 1)', (text: string) =>

@@ -238,7 +238,7 @@ function refuseTwice(command: Command): void {
 function addCommonOptions(command: Command): void {
   command
     .option('--json', 'print newline-delimited JSON events on stdout, for programs')
-    .option('--quiet', 'print nothing but errors')
+    .option('--quiet', 'print nothing but what was asked for, and errors')
     .option('--debug', 'print the stack and the causes with an error');
   for (const subcommand of command.commands) addCommonOptions(subcommand);
 }
