@@ -5,10 +5,20 @@ import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
-import { Dialect, MAX_CHANNELS, SESSION_SIZE, channelPreamble } from '@ballast/shared/protocol';
+import { ErrorCode } from '@ballast/shared/errors';
+import { DIGEST_SIZE } from '@ballast/shared/integrity';
+import { PAGE_SIZE } from '@ballast/shared/memory';
+import {
+  Dialect,
+  FrameType,
+  MAX_CHANNELS,
+  RangeEncoder,
+  SESSION_SIZE,
+  channelPreamble,
+} from '@ballast/shared/protocol';
 import { dial, type Address, type Connection } from '@ballast/shared/transport';
 import { temporaryFolder } from '../support/folder.js';
-import { receiverProgram } from '../support/programs.js';
+import { failedClearly, receiverProgram } from '../support/programs.js';
 
 /** Threads that Node.js may start by itself at any moment: its pool, and the kernel's counting of those that end. */
 const NODES_OWN = 7;
@@ -28,21 +38,30 @@ async function threadsAre(pid: number, holds: (threads: number) => boolean): Pro
   }
 }
 
-/** A stranger's connection that says hello and asks for all channels that there can be. */
-async function sayHello(t: ExecutionContext, to: Address): Promise<Connection> {
-  const { socket, start } = dial({ ...to, tls: undefined, channel: undefined });
+async function connectTo(t: ExecutionContext, to: Address, channel?: number): Promise<Connection> {
+  const { socket, start } = dial({ ...to, tls: undefined, channel });
   await once(socket, 'connect');
   const connection = start({ timeoutMs: PATIENCE_MS, peer: 'the receiver' });
   t.teardown(async () => connection.close());
+  return connection;
+}
+
+interface Hello {
+  readonly session?: Buffer;
+  readonly bytes?: number;
+  readonly channels?: number;
+}
+
+/** A stranger's connection that says hello. By default it asks for all channels that there can be. */
+async function sayHello(
+  t: ExecutionContext,
+  to: Address,
+  { session = randomBytes(SESSION_SIZE), bytes = 1 << 20, channels = MAX_CHANNELS }: Hello = {},
+): Promise<Connection> {
+  const connection = await connectTo(t, to);
   await connection.sendControl({
-    kind: 'hello',
-    session: randomBytes(SESSION_SIZE),
-    regions: [1 << 20],
-    dialect: Dialect.ranges,
-    compress: 'none',
-    dataBytesAtMost: 0,
-    channels: MAX_CHANNELS,
-    live: false,
+    ...{ kind: 'hello', session, regions: [bytes], dialect: Dialect.ranges, compress: 'none', dataBytesAtMost: 0 },
+    ...{ channels, live: false },
   });
   return connection;
 }
@@ -73,4 +92,60 @@ test('a hello alone starts no thread, and strangers never get more of them than 
   await first.close();
   await threadsAre(receiver.pid, (threads) => threads <= before + NODES_OWN);
   await Promise.all(closed);
+});
+
+test('the larger a memory claims to be, the fewer channels it gets, down to two', async (t) => {
+  for (const [tebibytes, channels] of [
+    [8, MAX_CHANNELS],
+    [24, 5],
+    [64, 2],
+  ] as const) {
+    const { receiver, address } = await receiverProgram(t, ['--sink']);
+    const connection = await sayHello(t, address, { bytes: tebibytes * 2 ** 40 });
+    t.is((await connection.expect('welcome')).channels, channels);
+    receiver.kill('SIGTERM');
+    await receiver.ended;
+  }
+});
+
+test('a sender whose channels tell of as many runs as are kept in lists ends in an error, not the process', async (t) => {
+  const channels = 8;
+  const blocks = 4096;
+  const blockPages = 32768;
+  const runsOfBlock = 256;
+  // Enough for the lists of two channels, not of all.
+  const env = { ...process.env, NODE_OPTIONS: '--max-old-space-size=40' };
+  const { receiver, address } = await receiverProgram(t, ['--sink'], { env });
+  const session = randomBytes(SESSION_SIZE);
+  const bytes = blocks * blockPages * PAGE_SIZE;
+  const first = await sayHello(t, address, { session, bytes, channels });
+  t.is((await first.expect('welcome')).channels, channels);
+
+  async function tellRuns(channel: number): Promise<void> {
+    const connection = await connectTo(t, address, channel);
+    await connection.sendControl({ kind: 'join', session });
+    await connection.expect('joined');
+    const encoder = new RangeEncoder();
+    for (let n = 0; n < blocks * runsOfBlock; n++) {
+      const page = Math.floor(n / runsOfBlock) * blockPages + (n % runsOfBlock) * 2 * channels + 2 * channel;
+      encoder.add(page, page + 1);
+      if (encoder.hasRoom && n < blocks * runsOfBlock - 1) continue;
+      const { count, base } = encoder;
+      await connection.send({ type: FrameType.freeRanges, count, base, checked: encoder.take() });
+    }
+    await connection.sendControl({ kind: 'finished' });
+    await connection.close();
+  }
+  await Promise.all(Array.from({ length: channels }, async (_, channel) => tellRuns(channel)));
+  const nothing = { dataBytes: 0, zeroBytes: 0, freeBytes: 0, scannedPages: 0, askedPages: 0, whiteouts: 0 };
+  await first.sendControl({
+    ...{ kind: 'end', root: randomBytes(DIGEST_SIZE) },
+    summary: {
+      ...{ strategy: 'bitmap', ...nothing, mapBytes: 0, sentBytes: 0, storedBytes: 0 },
+      mapDigest: '0'.repeat(2 * DIGEST_SIZE),
+    },
+  });
+  const refused = await t.throwsAsync(first.next(), { message: /never told about the page/ });
+  t.like(refused, { code: ErrorCode.PROTOCOL });
+  failedClearly(t, await receiver.ended, 1, /never told about the page/);
 });

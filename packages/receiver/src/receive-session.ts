@@ -3,11 +3,11 @@ import { isAvailable, type Compression } from '@ballast/shared/compression';
 import { BallastError, ErrorCode } from '@ballast/shared/errors';
 import { everyInterval, type TransferResult } from '@ballast/shared/events';
 import { manifestRoot } from '@ballast/shared/integrity';
-import { Cause, describeMachine, type SideMeasurement } from '@ballast/shared/measure';
+import { Cause, describeMachine } from '@ballast/shared/measure';
 import { MAX_RESEND_LEAVES, encodeAccount, type ControlOf } from '@ballast/shared/protocol';
 import type { Connection } from '@ballast/shared/transport';
 import { Basis } from './basis.js';
-import { Channels } from './channel/channels.js';
+import { Channels, channelsGranted } from './channel/channels.js';
 import { Outcome, type Destination } from './destination/destination.js';
 import { InPlaceFiles } from './destination/in-place-files.js';
 import { checkNothingElse } from './destination/nothing-else.js';
@@ -207,8 +207,8 @@ export class ReceiveSession {
     this.#began = destination.readsBack;
     const takes = hello.offers?.filter(isAvailable) ?? [];
     const compressions = [hello.compress, ...takes];
-    const channels = this.#hasNoRoom ? 0 : hello.channels;
-    if (channels > 0) this.#openChannels(caller, channels, { destination, holds, compressions, listener });
+    const channels = this.#hasNoRoom ? 0 : channelsGranted(hello.channels, this.#memoryBytes(regions));
+    if (channels > 0) this.#openChannels(caller, channels, { destination, holds, compressions, listener, regions });
     else connection.boundKernelBuffers(1);
 
     await connection.sendControl({ kind: 'welcome', holds, channels, ...(takes.length > 0 && { takes }) });
@@ -318,7 +318,7 @@ export class ReceiveSession {
 
   /** Applies frames as they come, and asks again for leaves that arrived wrong. Returns the last `end`. */
   async #receiveFrames(
-    { connection, hello, measurement }: Caller,
+    { connection, hello }: Caller,
     regions: readonly ReceivedRegion[],
     compressions: readonly Compression[],
   ): Promise<ControlOf<'end'>> {
@@ -333,7 +333,7 @@ export class ReceiveSession {
         continue;
       }
       if (control.kind === 'round' && this.#guest !== undefined && control.number === round + 1) {
-        await this.#absorbChannels(connection, regions, measurement);
+        await this.#channelsDone(connection);
         for (const region of regions) region.beginRound();
         const again = wrongLeaves(regions).slice(0, MAX_RESEND_LEAVES);
         await connection.sendControl({ kind: 'received', round, again });
@@ -343,7 +343,7 @@ export class ReceiveSession {
       connection.stopwatch.switchTo(Cause.agree);
       if (control.kind !== 'end')
         throw new BallastError(ErrorCode.PROTOCOL, `the sender sent '${control.kind}' in the middle of the memory`);
-      await this.#absorbChannels(connection, regions, measurement);
+      await this.#channelsDone(connection);
       for (const region of regions) region.checkComplete();
       const wrong = wrongLeaves(regions);
       if (wrong.length === 0) return control;
@@ -371,7 +371,7 @@ export class ReceiveSession {
 
   #openChannels({ connection, hello, measurement }: Caller, count: number, into: ChannelTerms): void {
     const { onEvent, timeoutMs } = this.#options;
-    const { destination, holds, compressions, listener } = into;
+    const { destination, holds, compressions, listener, regions } = into;
     const channels = new Channels(
       count,
       {
@@ -388,6 +388,10 @@ export class ReceiveSession {
         old: this.#old.map((copy) => copy.shared),
       },
       {
+        onReceived: ({ parts, account }) => {
+          if (account !== undefined) measurement?.add(account);
+          for (const [index, part] of parts.entries()) regions[index]?.absorb(part);
+        },
         onDamaged: this.#onDamaged,
         onOldFailed: this.#onOldFailed,
         onStranger: ({ code, message }) => onEvent?.({ event: 'warning', code, message }),
@@ -400,24 +404,16 @@ export class ReceiveSession {
     });
   }
 
-  /** Puts together what the channels have received; the session's own connection goes on alone. */
-  async #absorbChannels(
-    connection: Connection,
-    regions: readonly ReceivedRegion[],
-    measurement: SideMeasurement | undefined,
-  ): Promise<void> {
+  /** Waits until all that comes on channels is there; the session's own connection goes on alone. */
+  async #channelsDone(connection: Connection): Promise<void> {
     const channels = this.#channels;
     if (channels === undefined) return;
     const failed = connection.failed().then((failure) => {
       throw failure;
     });
     connection.stopwatch.switchTo(Cause.wait);
-    const outcomes = await Promise.race([channels.finished(), failed]);
+    await Promise.race([channels.finished(), failed]);
     connection.stopwatch.switchTo(Cause.agree);
-    for (const { parts, account } of outcomes) {
-      if (account !== undefined) measurement?.add(account);
-      for (const [index, part] of parts.entries()) regions[index]?.absorb(part);
-    }
     await this.#closeChannels(new BallastError(ErrorCode.ABORTED, 'the receiver ends'));
   }
 
@@ -488,6 +484,8 @@ interface ChannelTerms {
   readonly holds: boolean;
   readonly compressions: readonly Compression[];
   readonly listener: Listener;
+  /** Where what the channels receive is put together. */
+  readonly regions: readonly ReceivedRegion[];
 }
 
 function interrupted(): BallastError {

@@ -119,9 +119,9 @@ export class ReceivedRegion {
     return [...damaged, ...records.filter((record) => !this.#settle(record, pages))].map((record) => record.leaf);
   }
 
-  /** What was received so far. */
-  get part(): ReceivedPart {
-    return { entries: entriesOf(this.manifest), covered: this.#coverage.marks, wrong: this.#wrong };
+  /** What was received, as arrays that are made for it. */
+  part(): ReceivedPart {
+    return { entries: entriesOf(this.manifest), covered: this.#coverage.packed(), wrong: this.#wrong };
   }
 
   /**

@@ -7,8 +7,28 @@ import { Gauge, type ChannelConnection, type ChannelOrder, type ChannelReport, t
 
 /** Milliseconds that a thread has to end by itself when it was told to. */
 const STOP_MS = 2000;
+/**
+ * Bytes of memory times channels, at most. Each channel may note a bit for each page, and the largest memory has 2 GiB of
+ * them: so the notes of all channels together stay below 4 GiB, whatever a sender claims. 8 TiB still get all 16.
+ */
+const MAX_NOTED_BYTES = 2 ** 47;
+
+/**
+ * How many channels a session gets.
+ * @param asked how many its sender would like to have
+ * @param memoryBytes of all regions together
+ */
+export function channelsGranted(asked: number, memoryBytes: number): number {
+  return Math.min(asked, Math.floor(MAX_NOTED_BYTES / memoryBytes));
+}
 
 export interface ChannelEvents {
+  /**
+   * The sender has finished on a channel. What was received is handed on at once and kept nowhere here: all parts
+   * together may be many times what is left of them when they are put together.
+   * @throws BallastError which fails the channel
+   */
+  readonly onReceived: (outcome: ChannelOutcome) => void;
   /** A leaf is not what was sent. */
   readonly onDamaged: (region: number, leaf: number) => void;
   /** An older copy cannot be read; each channel may find that. */
@@ -20,7 +40,7 @@ export interface ChannelEvents {
 }
 
 /** What a channel has received, and where its time went if that was asked for. */
-type ChannelOutcome = Extract<ChannelReport, { kind: 'finished' }>;
+export type ChannelOutcome = Extract<ChannelReport, { kind: 'finished' }>;
 
 /** What all channels of a session have in common. */
 type SessionTask = Omit<ChannelTask, 'gauges' | 'patienceMs'>;
@@ -53,9 +73,12 @@ export class Channels {
     return this.#channels.some(({ failure }) => failure?.code === ErrorCode.BUSY);
   }
 
-  /** Bytes of memory that were told about on all channels. */
+  /** Bytes of memory that were told about on channels that have not finished. */
   get coveredBytes(): number {
-    return this.#channels.reduce((sum, { gauges }) => sum + (gauges[Gauge.coveredBytes] ?? 0), 0);
+    return this.#channels.reduce(
+      (sum, { gauges, hasFinished }) => sum + (hasFinished ? 0 : (gauges[Gauge.coveredBytes] ?? 0)),
+      0,
+    );
   }
 
   /** Bytes in both directions of all channels. */
@@ -71,11 +94,11 @@ export class Channels {
   }
 
   /**
-   * What each channel has received, region by region, once the sender has finished on all of them.
+   * Resolves once the sender has finished on all channels, and `onReceived` was told of each.
    * @throws BallastError of the first channel that failed
    */
-  async finished(): Promise<readonly ChannelOutcome[]> {
-    return await Promise.all(this.#channels.map(async ({ finished }) => await finished));
+  async finished(): Promise<void> {
+    await Promise.all(this.#channels.map(async ({ finished }) => finished));
   }
 
   /** Ends all threads, for `reason` where they are not done; resolves when none is left. */
@@ -88,7 +111,8 @@ export class Channels {
 /** One channel, and its thread once there is one. */
 class Channel {
   readonly gauges: Float64Array;
-  readonly finished: Promise<ChannelOutcome>;
+  readonly finished: Promise<void>;
+  hasFinished = false;
   failure: BallastError | undefined;
   readonly #task: Omit<ChannelTask, 'patienceMs'>;
   /** When a connection must have joined, a moment of performance.now(). */
@@ -96,7 +120,7 @@ class Channel {
   readonly #events: ChannelEvents;
   /** Throws when there is no room for all threads, before the first of them is started. */
   readonly #checkRoom: () => void;
-  #finish: (outcome: ChannelOutcome) => void = () => undefined;
+  #finish: () => void = () => undefined;
   #reject: (error: BallastError) => void = () => undefined;
   #worker: Worker | undefined;
   /** See `threadLoaded`. */
@@ -195,11 +219,21 @@ class Channel {
         this.#events.onStranger(new BallastError(report.code, report.message));
         break;
       case 'finished':
-        this.#finish(report);
+        this.#received(report);
         break;
       case 'failed':
         this.#fail(new BallastError(report.code, report.message));
         break;
+    }
+  }
+
+  #received(outcome: ChannelOutcome): void {
+    try {
+      this.#events.onReceived(outcome);
+      this.hasFinished = true;
+      this.#finish();
+    } catch (error) {
+      this.#fail(BallastError.from(error));
     }
   }
 

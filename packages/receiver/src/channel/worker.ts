@@ -1,6 +1,7 @@
 import { Socket } from 'node:net';
 import { parentPort, workerData } from 'node:worker_threads';
 import { BallastError, ErrorCode } from '@ballast/shared/errors';
+import { buffersOf } from '@ballast/shared/integrity';
 import { Cause, RunningStopwatch, noStopwatch } from '@ballast/shared/measure';
 import { PREAMBLE } from '@ballast/shared/protocol';
 import { leafCount } from '@ballast/shared/memory';
@@ -183,7 +184,7 @@ class ChannelThread {
       }
       await answers.done();
       const account = this.#stopwatch?.account('channel');
-      const parts = regions.map((region) => region.part);
+      const parts = regions.map((region) => region.part());
       this.#report({ kind: 'finished', parts, ...(account && { account }) });
     } finally {
       readGauges();
@@ -238,7 +239,13 @@ class Answers {
 const port = parentPort;
 if (port === null) throw new Error('this module is the thread of a channel');
 const report = (message: ChannelReport): void => {
-  port.postMessage(message);
+  const parts = message.kind === 'finished' ? message.parts : [];
+  const moved = parts.flatMap(({ entries, covered }) => [
+    ...buffersOf(entries),
+    covered.blocks.buffer,
+    covered.words.buffer,
+  ]);
+  port.postMessage(message, moved as ArrayBuffer[]);
 };
 const thread = new ChannelThread(workerData as ChannelTask, report);
 port.on('message', (order: ChannelOrder) => {

@@ -20,11 +20,15 @@ interface Bits {
 /** A block of which more is told than one run. Runs of a list ascend, and no two of them touch. */
 type Part = Run[] | Bits;
 
-/** All marks of one coverage, for another thread. */
+/**
+ * All marks of one coverage as arrays, which threads can hand to each other without a copy. As lists they would be copied
+ * into the heap of the other thread, whose bound ends the process and not only the thread.
+ */
 export interface CoveredPages {
-  /** For each block: 0 for no page, a run, or ~n for part n. */
+  /** For each block: 0 for no page, a run, or minus how many of `words` it has: WORDS of them are bits, fewer are runs. */
   readonly blocks: Int32Array;
-  readonly parts: readonly (Part | undefined)[];
+  /** Of one block after the other. */
+  readonly words: Uint32Array;
 }
 
 /**
@@ -109,31 +113,55 @@ export class PageCoverage {
   }
 
   /** All marks, for `merge`. */
-  get marks(): CoveredPages {
-    return { blocks: this.#blocks, parts: this.#parts };
+  packed(): CoveredPages {
+    const blocks = this.#blocks.slice();
+    let length = 0;
+    for (const part of this.#parts) length += part === undefined ? 0 : wordsOf(part).length;
+    const words = new Uint32Array(length);
+    let end = 0;
+    for (const [index, entry] of this.#blocks.entries()) {
+      const part = entry < 0 ? this.#parts[~entry] : undefined;
+      if (part === undefined) continue;
+      const its = wordsOf(part);
+      words.set(its, end);
+      blocks[index] = -its.length;
+      end += its.length;
+    }
+    return { blocks, words };
   }
 
   /**
    * Marks all pages that another coverage of the same region has marked. Returns false as `cover` does: no page may be
    * marked by both.
    */
-  merge({ blocks, parts }: CoveredPages): boolean {
+  merge({ blocks, words }: CoveredPages): boolean {
+    let at = 0;
     for (const [index, entry] of blocks.entries()) {
       if (entry === 0) continue;
-      const part = entry < 0 ? parts[~entry] : [entry];
-      if (part === undefined) continue;
-      if (Array.isArray(part)) {
-        const first = index * BLOCK_PAGES;
-        for (const run of part) if (!this.cover(first + startOf(run), first + endOf(run))) return false;
+      const first = index * BLOCK_PAGES;
+      if (entry > 0) {
+        if (!this.cover(first + startOf(entry), first + endOf(entry))) return false;
         continue;
       }
-      const bits = this.#bitsOf(index);
-      for (const [word, added] of part.words.entries()) {
-        if (!setBits(bits, word, added, popCount(added & 0xffff) + popCount(added >>> 16))) return false;
+      const its = words.subarray(at, at - entry);
+      at -= entry;
+      if (its.length === WORDS) {
+        if (!this.#mergeBits(index, its)) return false;
+        continue;
       }
-      if (bits.set === BLOCK_PAGES) this.#fold(index, runOf(0, BLOCK_PAGES));
-      this.#covered += part.set;
+      for (const run of its) if (!this.cover(first + startOf(run), first + endOf(run))) return false;
     }
+    return true;
+  }
+
+  #mergeBits(index: number, words: Uint32Array): boolean {
+    const bits = this.#bitsOf(index);
+    const before = bits.set;
+    for (const [word, added] of words.entries()) {
+      if (!setBits(bits, word, added, popCount(added & 0xffff) + popCount(added >>> 16))) return false;
+    }
+    this.#covered += bits.set - before;
+    if (bits.set === BLOCK_PAGES) this.#fold(index, runOf(0, BLOCK_PAGES));
     return true;
   }
 
@@ -244,6 +272,11 @@ export class PageCoverage {
     this.#free.push(place);
     this.#blocks[index] = run;
   }
+}
+
+/** What a part is made of, as numbers of 32 bits. */
+function wordsOf(part: Part): readonly Run[] | Uint32Array {
+  return Array.isArray(part) ? part : part.words;
 }
 
 function runOf(start: number, end: number): Run {
