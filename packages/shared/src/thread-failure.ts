@@ -4,20 +4,30 @@ import { BallastError, ErrorCode, outOfDescriptors, systemCode } from './errors.
 /** What the thread of a channel has open, its connection included, is 6; the rest is for what it reads when it starts. */
 const DESCRIPTORS_OF_A_THREAD = 8;
 
-/** What Node.js calls a thread that it could not start: it had no descriptor for the thread's loop, or no memory. */
-const NOT_STARTED: ReadonlySet<string> = new Set(['ERR_WORKER_INIT_FAILED', 'ERR_WORKER_OUT_OF_MEMORY']);
-
 /**
  * What the `error` event of a worker thread means.
- * @returns BallastError BUSY when there was nothing left to start it with, of which others may give some back
+ * @returns BallastError BUSY when it could not be started, or had no memory left: without channels it may go on
  */
 export function threadFailure(error: unknown): BallastError {
-  if (!(error instanceof Error) || !NOT_STARTED.has(systemCode(error) ?? '')) return BallastError.from(error);
-  return new BallastError(
-    ErrorCode.BUSY,
-    `the thread of a channel cannot be started (${error.message}); allow more with ulimit -n and -u, or use fewer channels`,
-    { cause: error },
-  );
+  if (!(error instanceof Error)) return BallastError.from(error);
+  const options = { cause: error };
+  switch (systemCode(error)) {
+    case 'ERR_WORKER_INIT_FAILED':
+      return new BallastError(
+        ErrorCode.BUSY,
+        `the thread of a channel cannot be started (${error.message}); allow more with ulimit -n and -u, or use fewer channels`,
+        options,
+      );
+    // Of a thread that runs, too: each has a heap of its own, which Node.js bounds by the machine's memory.
+    case 'ERR_WORKER_OUT_OF_MEMORY':
+      return new BallastError(
+        ErrorCode.BUSY,
+        `the thread of a channel has no memory left (${error.message}); use fewer channels, or allow more with NODE_OPTIONS=--max-old-space-size=MIB`,
+        options,
+      );
+    default:
+      return BallastError.from(error);
+  }
 }
 
 /**
