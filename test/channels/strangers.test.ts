@@ -134,7 +134,7 @@ test('a sender whose channels tell of as many runs as are kept in lists ends in 
       await connection.send({ type: FrameType.freeRanges, count, base, checked: encoder.take() });
     }
     await connection.sendControl({ kind: 'finished' });
-    await connection.close();
+    await connection.closedByPeer();
   }
   await Promise.all(Array.from({ length: channels }, async (_, channel) => tellRuns(channel)));
   const nothing = { dataBytes: 0, zeroBytes: 0, freeBytes: 0, scannedPages: 0, askedPages: 0, whiteouts: 0 };

@@ -1,4 +1,4 @@
-import { createConnection, type Socket } from 'node:net';
+import { createConnection, createServer, type AddressInfo, type Socket } from 'node:net';
 import { once } from 'node:events';
 import { join } from 'node:path';
 import test from 'ava';
@@ -244,4 +244,34 @@ test('a number of channels that makes no sense is wrong usage', async (t) => {
   }
   const to = { host: '127.0.0.1', port: 1 };
   await t.throwsAsync(sendMemory({ files: [source], to, channels: 17 }), { message: /expected 1 to 16/ });
+});
+
+test.serial('a sender closes a channel when the receiver has, which may still have much to read', async (t) => {
+  const { source, copy } = await scene(t, MIXED);
+  const ends: string[][] = [];
+  const relay = createServer({ allowHalfOpen: true });
+  relay.listen(0, '127.0.0.1');
+  await once(relay, 'listening');
+  t.teardown(() => relay.close());
+  await transfer({
+    from: [source],
+    to: [copy],
+    send: { channels: 2 },
+    via(to) {
+      relay.on('connection', (sender: Socket) => {
+        const order: string[] = [];
+        ends.push(order);
+        const receiver = createConnection({ ...to, allowHalfOpen: true });
+        for (const socket of [sender, receiver]) socket.on('error', () => socket.destroy());
+        sender.on('end', () => order.push('sender')).pipe(receiver);
+        receiver.on('end', () => order.push('receiver')).pipe(sender);
+      });
+      return Promise.resolve({ host: '127.0.0.1', port: (relay.address() as AddressInfo).port });
+    },
+  });
+  const [, ...channels] = ends;
+  t.deepEqual(channels, [
+    ['receiver', 'sender'],
+    ['receiver', 'sender'],
+  ]);
 });

@@ -55,6 +55,7 @@ async function runChannel(
     await sendStretches(connection, task, { reads, manifest, gauges });
     await connection.sendControl({ kind: 'finished' });
     stopwatch?.switchTo(Cause.agree);
+    await connection.closedByPeer();
     await connection.close();
     readGauges();
     const account = stopwatch?.account(`channel ${task.index + 1}`);

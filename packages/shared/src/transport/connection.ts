@@ -337,6 +337,18 @@ export class Connection {
     );
   }
 
+  /**
+   * Waits until the peer, which says nothing more, has closed: it does so once it has read all. A side that closes before
+   * makes its kernel refuse the peer's next heartbeat, and the peer loses what it has not read yet.
+   * @throws the connection's failure
+   */
+  async closedByPeer(): Promise<void> {
+    while (!this.#ended) {
+      if (this.#failure !== undefined) throw this.#failure;
+      await this.#woken();
+    }
+  }
+
   /** Resolves with the failure, once there is one: for who waits for something else meanwhile. */
   async failed(): Promise<BallastError> {
     if (this.#failure !== undefined) return this.#failure;
