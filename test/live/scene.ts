@@ -113,6 +113,14 @@ export class Scene {
     this.#waiting = { guest, memory };
   }
 
+  /** Starts one more QEMU that waits, beside the other. */
+  async startOther(): Promise<Guest> {
+    const name = `other${++this.#waitings}`;
+    const guest = await Guest.start({ ...this.#shape, memory: this.#shape.memoryOf(name), name, incoming: true });
+    this.#ends.unshift(async () => guest.dispose());
+    return guest;
+  }
+
   async close(): Promise<void> {
     for (const end of this.#ends) await end();
   }

@@ -122,7 +122,7 @@ export interface ForecastEvent extends MoveForecast {
 /** What `recover` found and did. */
 export interface RecoveredEvent {
   readonly event: 'recovered';
-  /** How far the interrupted move had come: none, rounds, stopped, committing. */
+  /** How far the interrupted move had come: none, rounds, throttled, stopped, committing. */
   readonly stage: string;
   readonly action: 'nothing' | 'resumed' | 'left-paused' | 'quit';
   readonly message: string;

@@ -637,7 +637,10 @@ class LiveMove implements Attempts<LiveResult> {
         `${expectation}; it goes on here: allow more with --downtime-limit, or choose --on-no-convergence throttle or switch`,
       );
     }
-    const slower = onNoConvergence === 'throttle' && this.#guest.runs && throttle.increase();
+    const mayThrottle = onNoConvergence === 'throttle' && this.#guest.runs;
+    // Whoever finds it stopped after a crash is to know that this may have been us.
+    if (mayThrottle && throttle.share === 0) this.#record(MoveStage.throttled);
+    const slower = mayThrottle && throttle.increase();
     this.#options.onEvent?.({
       event: 'warning',
       code: ErrorCode.NO_CONVERGENCE,

@@ -19,8 +19,10 @@ import { BallastError, ErrorCode, systemCode } from '@ballast/shared/errors';
 
 /** How far a move had come. */
 export const MoveStage = {
-  /** Rounds while the guest runs, or is slowed down by short stops. */
+  /** Rounds, and nobody here has stopped the guest. */
   rounds: 'rounds',
+  /** Rounds, and the guest is slowed down by short stops. Only in records. */
+  throttled: 'throttled',
   /** The guest was stopped, or was about to be. Nothing was committed: it may go on here. */
   stopped: 'stopped',
   /** The commit was sent, or was about to be: the guest may run at the destination. */

@@ -6,7 +6,8 @@ import { DestinationWord, askDestination } from './ask-destination.js';
 import type { DestinationFinding } from './choices.js';
 import { dialOptions, unacknowledged } from './move-guest.js';
 import { MoveStage, readRecord, recordPath, removeRecord, type MoveRecord } from './record.js';
-import { checkSameQemu, processStart, restoreGuest } from './source-guest.js';
+import { restoreGuest, type Restoration } from './restore-guest.js';
+import { checkSameQemu, processStart } from './source-guest.js';
 
 export interface RecoverOptions {
   /** The monitor of the source's QEMU. */
@@ -74,6 +75,15 @@ async function recover(options: RecoverOptions, path: string, record: MoveRecord
     }
   }
 
+  const { regions, stage } = record;
+  const mayBeSet = stage === MoveStage.stopped || stage === MoveStage.committing;
+  const restoration: Restoration = {
+    settings: mayBeSet ? record.settings : undefined,
+    ran: record.runs,
+    mayBeStopped: stage !== MoveStage.rounds,
+    // What flowed has ended with the sender.
+    stream: mayBeSet ? 'saved' : 'none',
+  };
   const qmp = await QmpClient.connect(monitor, undefined, signal);
   try {
     await checkSameQemu(qmp, record.qemu);
@@ -88,11 +98,11 @@ async function recover(options: RecoverOptions, path: string, record: MoveRecord
         await qmp.execute('quit');
         return told('quit', 'the guest runs at the destination; its QEMU here was ended');
       }
-      await restoreGuest(qmp, record.settings, false);
+      await restoreGuest(qmp, { ...restoration, ran: false }, regions);
       return told('left-paused', 'the guest runs at the destination; what is left of it here stays paused');
     }
-    const how = await restoreGuest(qmp, record.settings, record.runs);
-    return told(record.runs ? 'resumed' : 'left-paused', `the guest was not moved; it ${how}`);
+    const { how, running } = await restoreGuest(qmp, restoration, regions);
+    return told(running ? 'resumed' : 'left-paused', `the guest was not moved; it ${how}`);
   } finally {
     qmp.close();
   }

@@ -1,10 +1,11 @@
 import { readFileSync } from 'node:fs';
-import { setTimeout as sleep } from 'node:timers/promises';
 import * as v from 'valibot';
 import { BallastError, ErrorCode } from '@ballast/shared/errors';
 import {
   QmpClient,
+  QmpRefusal,
   findGuestMemory,
+  isMigrating,
   migrationOf,
   putBack,
   readSettings,
@@ -14,6 +15,7 @@ import {
   type SavedSettings,
 } from '@ballast/shared/qmp';
 import { takeDeviceState } from './device-state.js';
+import { restoreGuest, type StreamStage } from './restore-guest.js';
 
 const qomSchema = v.array(v.looseObject({ name: v.string(), type: v.string() }));
 const balloonSchema = v.looseObject({ actual: v.pipe(v.number(), v.safeInteger()) });
@@ -55,6 +57,7 @@ export class SourceGuest {
   /** Whether we have stopped it, or may have, and changed settings, or may have. */
   #isStopped = false;
   #isSet = false;
+  #stream: StreamStage = 'none';
   /** What somebody else has done to the guest since it was stopped to be moved. */
   #disturbance: string | undefined;
   /** When QEMU's process began. */
@@ -89,13 +92,7 @@ export class SourceGuest {
             : `the guest at ${path} is in state '${status}'; expected one that is running or paused`,
         );
       }
-      const migration = await migrationOf(qmp);
-      if (!ENDED_MIGRATIONS.has(migration.status)) {
-        throw new BallastError(
-          ErrorCode.GUEST,
-          `QEMU at ${path} is migrating already (${migration.status}); wait for it, or cancel it`,
-        );
-      }
+      await refuseOtherMigration(qmp);
       await refusePinnedMemory(qmp);
       const memory = await findGuestMemory(qmp);
       const settings = await readSettings(qmp, 'outgoing');
@@ -118,11 +115,10 @@ export class SourceGuest {
 
   /** Looks again whether the guest runs: somebody else may have paused or resumed it. */
   async refreshRuns(): Promise<boolean> {
-    const { status, running } = await runStateOf(this.#qmp);
-    if (!running && !PAUSED_STATES.has(status))
-      throw new BallastError(ErrorCode.GUEST, `the guest at ${this.path} went to state '${status}' while it was moved`);
-    this.#runs = running;
-    return running;
+    const state = await runStateOf(this.#qmp);
+    if (!state.running) this.#checkPaused(state.status);
+    this.#runs = state.running;
+    return state.running;
   }
 
   /**
@@ -133,10 +129,8 @@ export class SourceGuest {
     this.#disturbance = undefined;
     this.#isStopped = true;
     await this.#qmp.execute('stop');
-    const { status } = await runStateOf(this.#qmp);
     // A guest that has panicked, say, is stopped already, and is so there, too.
-    if (!PAUSED_STATES.has(status))
-      throw new BallastError(ErrorCode.GUEST, `the guest at ${this.path} went to state '${status}' while it was moved`);
+    this.#checkPaused((await runStateOf(this.#qmp)).status);
     // It was paused, and somebody has resumed it at the last moment.
     if (this.#takeDisturbance() === 'RESUME') this.#runs = true;
   }
@@ -153,8 +147,13 @@ export class SourceGuest {
     return true;
   }
 
-  /** Resumes a guest that stands still between two of our own stops. */
+  /**
+   * Resumes a guest that stands still between two of our own stops.
+   * @throws BallastError QMP; GUEST when it went elsewhere meanwhile, say
+   */
   async cont(): Promise<void> {
+    const state = await runStateOf(this.#qmp);
+    if (!state.running) this.#checkPaused(state.status);
     await this.#qmp.execute('cont');
     this.#isStopped = false;
   }
@@ -175,9 +174,21 @@ export class SourceGuest {
    * @throws BallastError QMP, GUEST
    */
   async saveDeviceState(): Promise<Buffer[]> {
+    await this.checkStandsStill();
+    await refuseOtherMigration(this.#qmp);
+    this.#checkPaused((await runStateOf(this.#qmp)).status);
     this.#isSet = true;
     await setForDeviceState(this.#qmp, 'outgoing');
-    const state = await takeDeviceState(this.#qmp);
+    this.#stream = 'flows';
+    let state: Buffer[];
+    try {
+      state = await takeDeviceState(this.#qmp);
+    } catch (error) {
+      // Somebody else was faster.
+      if (error instanceof BallastError && error.cause instanceof QmpRefusal) this.#stream = 'none';
+      throw error;
+    }
+    this.#stream = 'saved';
     // Not later: a forgotten x-ignore-shared makes the next ordinary migration send no memory.
     await putBack(this.#qmp, this.settings);
     this.#isSet = false;
@@ -206,9 +217,15 @@ export class SourceGuest {
       this.#watch();
       await checkSameQemu(this.#qmp, { pid: this.memory.pid, start: this.#start });
     }
-    const how = await restoreGuest(this.#qmp, this.settings, this.#runs);
+    const settings = this.#isSet ? this.settings : undefined;
+    const { how } = await restoreGuest(
+      this.#qmp,
+      { settings, ran: this.#runs, mayBeStopped: this.#isStopped, stream: this.#stream },
+      this.memory.files.map(({ bytes }) => bytes),
+    );
     this.#isStopped = false;
     this.#isSet = false;
+    this.#stream = 'none';
     return how;
   }
 
@@ -219,6 +236,12 @@ export class SourceGuest {
 
   close(): void {
     this.#qmp.close();
+  }
+
+  /** @throws BallastError GUEST unless the guest stands still as one that was stopped, and not as one that has gone, say */
+  #checkPaused(status: string): void {
+    if (PAUSED_STATES.has(status)) return;
+    throw new BallastError(ErrorCode.GUEST, `the guest at ${this.path} went to state '${status}' while it was moved`);
   }
 
   #takeDisturbance(): string | undefined {
@@ -256,38 +279,6 @@ export async function checkSameQemu(
   }
 }
 
-const ENDED_MIGRATIONS: ReadonlySet<string> = new Set(['none', 'completed', 'failed', 'cancelled']);
-const CANCEL_TIMEOUT_MS = 5000;
-
-/**
- * Cancels what migrates, puts settings back, and lets the guest run if it is to.
- * @returns how the guest is then, in words that follow "the guest"
- * @throws BallastError QMP
- */
-export async function restoreGuest(qmp: QmpClient, settings: SavedSettings, runs: boolean): Promise<string> {
-  const deadline = performance.now() + CANCEL_TIMEOUT_MS;
-  while (!ENDED_MIGRATIONS.has((await migrationOf(qmp)).status) && performance.now() < deadline) {
-    await qmp.execute('migrate_cancel');
-    await sleep(20);
-  }
-  await putBack(qmp, settings);
-  let { status, running } = await runStateOf(qmp);
-  // QEMU says that a migration has ended a moment before it has, and refuses 'cont' until then.
-  while (status === 'finish-migrate' && performance.now() < deadline) {
-    await sleep(20);
-    ({ status, running } = await runStateOf(qmp));
-  }
-  if (runs) {
-    if (!running) await qmp.execute('cont');
-    return 'runs on here';
-  }
-  if (running) return 'runs here, as somebody else has resumed it';
-  // Nothing leads back from there but running, and it is not ours to let it run.
-  if (status === 'postmigrate')
-    return "stands still here, as before; QEMU calls that 'postmigrate' from now on in place of 'paused', and 'cont' resumes it as ever";
-  return 'stands still here, as before';
-}
-
 /** When a process began, in clock ticks since the host did: with its id this names a process for good. */
 export function processStart(pid: number): string | undefined {
   try {
@@ -298,6 +289,15 @@ export function processStart(pid: number): string | undefined {
   } catch {
     return undefined;
   }
+}
+
+/** @throws BallastError GUEST while somebody else migrates the guest */
+async function refuseOtherMigration(qmp: QmpClient): Promise<void> {
+  if (!(await isMigrating(qmp))) return;
+  throw new BallastError(
+    ErrorCode.GUEST,
+    `QEMU at ${qmp.path} migrates its guest already, for somebody else; wait for that, or cancel it`,
+  );
 }
 
 async function refusePinnedMemory(qmp: QmpClient): Promise<void> {

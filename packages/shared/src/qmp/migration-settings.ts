@@ -69,12 +69,7 @@ export async function setForDeviceState(qmp: QmpClient, side: StreamSide): Promi
  * @throws BallastError QMP when this QEMU does not know a capability that is needed
  */
 export async function readSettings(qmp: QmpClient, side: StreamSide): Promise<SavedSettings> {
-  const known = new Map(
-    (await qmp.query('query-migrate-capabilities', capabilitiesSchema)).map(({ capability, state }) => [
-      capability,
-      state,
-    ]),
-  );
+  const known = new Map((await capabilitiesOf(qmp)).map(({ capability, state }) => [capability, state]));
   const needed = side === 'incoming' ? [IGNORE_SHARED, LATE_ACTIVATE] : [IGNORE_SHARED];
   for (const name of needed) {
     if (known.has(name)) continue;
@@ -92,6 +87,28 @@ export async function readSettings(qmp: QmpClient, side: StreamSide): Promise<Sa
     if (typeof bandwidth === 'number') parameters['max-bandwidth'] = bandwidth;
   }
   return { capabilities: Object.fromEntries(changes), parameters };
+}
+
+/**
+ * The part of `saved` that `setForDeviceState` has changed, and that nobody has put back or set otherwise since.
+ * @throws BallastError QMP
+ */
+export async function stillSet(qmp: QmpClient, { capabilities, parameters }: SavedSettings): Promise<SavedSettings> {
+  const now = new Map((await capabilitiesOf(qmp)).map(({ capability, state }) => [capability, state]));
+  const bandwidth = (await qmp.query('query-migrate-parameters', parametersSchema))['max-bandwidth'];
+  return {
+    capabilities: Object.fromEntries(Object.entries(capabilities).filter(([name, state]) => now.get(name) !== state)),
+    parameters: bandwidth === STATE_BANDWIDTH ? parameters : {},
+  };
+}
+
+/** Whether migrations leave out all memory that a file holds. @throws BallastError QMP */
+export async function ignoresShared(qmp: QmpClient): Promise<boolean> {
+  return (await capabilitiesOf(qmp)).some(({ capability, state }) => capability === IGNORE_SHARED && state);
+}
+
+async function capabilitiesOf(qmp: QmpClient): Promise<v.InferOutput<typeof capabilitiesSchema>> {
+  return await qmp.query('query-migrate-capabilities', capabilitiesSchema);
 }
 
 /**

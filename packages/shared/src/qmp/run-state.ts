@@ -15,3 +15,10 @@ export async function migrationOf(qmp: QmpClient): Promise<{ status: string; rea
   const { status, 'error-desc': reason } = await qmp.query('query-migrate', migrationSchema);
   return { status: status ?? 'none', reason };
 }
+
+const ENDED_MIGRATIONS: ReadonlySet<string> = new Set(['none', 'completed', 'failed', 'cancelled']);
+
+/** Whether a migration is under way, whoever has begun it. */
+export async function isMigrating(qmp: QmpClient): Promise<boolean> {
+  return !ENDED_MIGRATIONS.has((await migrationOf(qmp)).status);
+}
