@@ -85,7 +85,8 @@ async function receiveOne(listener: Listener, options: ReceiveOptions, guest?: I
   const session = new ReceiveSession(options, guest);
   try {
     let caller = await listener.nextCaller(options.signal);
-    for (let attempt = 1; caller !== undefined; attempt++) {
+    let deadline: number | undefined;
+    for (let attempt = 1; caller !== undefined;) {
       try {
         const result = await session.serve(caller, listener);
         options.onEvent?.({ event: 'done', ...result });
@@ -94,14 +95,22 @@ async function receiveOne(listener: Listener, options: ReceiveOptions, guest?: I
         return result;
       } catch (error) {
         const reason = BallastError.from(error);
-        // No other connection gets past a file that another receiver has locked.
-        const isOver = !isRetryable(reason) || session.isShutOut || session.isSpoiled;
-        if (session.isSpoiled && isRetryable(reason)) await session.disown(listener, patienceMs);
-        if (isOver || options.signal?.aborted === true) throw reason;
         const { code, message } = reason;
-        options.onEvent?.({ event: 'retry', code, message, attempt, inSeconds: 0 });
+        const isInterrupted = options.signal?.aborted === true;
+        if (session.wasOnlyAsked && !isInterrupted) {
+          // Whoever is waited for is waited for as if nobody had come.
+          options.onEvent?.({ event: 'warning', code, message: `asked about another move, and went on: ${message}` });
+        } else {
+          // No other connection gets past a file that another receiver has locked.
+          const isOver = !isRetryable(reason) || session.isShutOut || session.isSpoiled;
+          if (session.isSpoiled && isRetryable(reason)) await session.disown(listener, patienceMs);
+          if (isOver || isInterrupted) throw reason;
+          options.onEvent?.({ event: 'retry', code, message, attempt: attempt++, inSeconds: 0 });
+          deadline = performance.now() + patienceMs;
+        }
       }
-      caller = await listener.nextCaller(options.signal, patienceMs);
+      const leftMs = deadline === undefined ? undefined : Math.max(0, deadline - performance.now());
+      caller = await listener.nextCaller(options.signal, leftMs);
     }
     throw new BallastError(
       ErrorCode.CONNECTION_LOST,

@@ -17,6 +17,7 @@ import { FrameApplication } from './frame-application.js';
 import { receiveDeviceState } from './live/device-state.js';
 import { GuestFiles } from './live/guest-files.js';
 import type { IncomingGuest } from './live/incoming-guest.js';
+import { isQuestion } from './live/question.js';
 import type { Caller, Listener } from './listener.js';
 import { openOldCopies, type OldCopy } from './old-copy.js';
 import { DEFAULT_TIMEOUT_MS, type ReceiveOptions } from './receive-options.js';
@@ -44,6 +45,8 @@ export class ReceiveSession {
   /** Whether something of the destination was written on a connection before. */
   #began = false;
   #published: Buffer | undefined;
+  /** Whether nothing of a memory came on the connection at hand, from a sender that may not have meant to send any. */
+  #wasOnlyAsked = false;
   #started: number | undefined;
   #earlierWireBytes = 0;
   /** Of the connection at hand. */
@@ -67,6 +70,11 @@ export class ReceiveSession {
     return this.#guest?.isPrepared === true;
   }
 
+  /** Whether the last connection brought nothing but a question about another move. */
+  get wasOnlyAsked(): boolean {
+    return this.#wasOnlyAsked;
+  }
+
   /**
    * Does all of the work on one connection, which is ended if that fails.
    * @throws BallastError why it failed; retryable when another connection may go on
@@ -78,6 +86,7 @@ export class ReceiveSession {
       else this.#takeBack?.(interrupted());
     };
     const { signal } = this.#options;
+    this.#wasOnlyAsked = isQuestion(hello);
     signal?.addEventListener('abort', onAbort, { once: true });
     try {
       if (signal?.aborted === true) onAbort();
@@ -195,7 +204,7 @@ export class ReceiveSession {
   async #transfer(caller: Caller, destination: Destination, listener: Listener): Promise<TransferResult> {
     const { connection, hello, address, measurement } = caller;
     const { stopwatch } = connection;
-    this.#started ??= performance.now();
+    if (!this.#wasOnlyAsked) this.#started ??= performance.now();
     const holds = destination.holds || this.#began || this.#old.length > 0;
     if (this.#began) for (const store of destination.stores) store.mayHoldPages = true;
     const bases = destination.stores.map((store, index) =>
@@ -328,6 +337,7 @@ export class ReceiveSession {
     let round = 1;
     for (;;) {
       const { control, frame } = await connection.next();
+      this.#wasOnlyAsked = false;
       if (frame !== undefined) {
         frames.apply(frame);
         continue;

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Compression } from '@ballast/shared/compression';
-import { BallastError } from '@ballast/shared/errors';
+import { BallastError, ErrorCode } from '@ballast/shared/errors';
 import { Dialect } from '@ballast/shared/protocol';
 import type { Address, TlsDialOptions } from '@ballast/shared/transport';
 import { connectToReceiver } from '../connect.js';
@@ -34,11 +34,16 @@ const CONNECT_MS = 4000;
 export async function askDestination(question: Question): Promise<DestinationWord> {
   const deadline = performance.now() + question.patienceMs;
   for (;;) {
-    const word = await askOnce(question).catch(() => DestinationWord.unknown);
-    if (word !== DestinationWord.unknown || performance.now() + PAUSE_MS > deadline) return word;
-    if (question.signal?.aborted === true) return word;
+    const word = await askOnce(question).catch(wordOf);
+    if (word !== undefined) return word;
+    if (performance.now() + PAUSE_MS > deadline || question.signal?.aborted === true) return DestinationWord.unknown;
     await sleep(PAUSE_MS);
   }
+}
+
+/** @returns undefined where it may be another one when the question is asked again */
+function wordOf(error: unknown): DestinationWord | undefined {
+  return BallastError.from(error).code === ErrorCode.MISMATCH ? DestinationWord.unknown : undefined;
 }
 
 async function askOnce({ to, tls, session, regions, timeoutMs, signal }: Question): Promise<DestinationWord> {
@@ -55,12 +60,17 @@ async function askOnce({ to, tls, session, regions, timeoutMs, signal }: Questio
       channels: 0,
       live: true,
     });
-    const answer = await connection.expect('published-before', 'never-published');
+    const answer = await connection.expect('published-before', 'never-published', 'welcome');
+    if (answer.kind === 'welcome') {
+      // A receiver that waits for another move; it goes on waiting when nothing follows but this.
+      const message = 'the sender asked what became of a move that is not known here';
+      await connection.abort(new BallastError(ErrorCode.UNACKNOWLEDGED, message));
+      return DestinationWord.unknown;
+    }
     if (answer.kind === 'published-before') await connection.sendControl({ kind: 'goodbye' });
     await connection.close();
     return answer.kind === 'published-before' ? DestinationWord.runsThere : DestinationWord.neverRan;
   } catch (error) {
-    // Somebody who says welcome knows nothing of this move.
     await connection.abort(BallastError.from(error));
     throw error;
   }

@@ -359,7 +359,11 @@ class LiveMove implements Attempts<LiveResult> {
       regions: regionBytes,
       dialect: Dialect.ranges,
       ...terms,
-      dataBytesAtMost: regions.reduce((sum, { bytes, allocatedBytes }) => sum + Math.min(bytes, allocatedBytes), 0),
+      // With 0 it would be a question.
+      dataBytesAtMost: Math.max(
+        1,
+        regions.reduce((sum, { bytes, allocatedBytes }) => sum + Math.min(bytes, allocatedBytes), 0),
+      ),
       channels: asked,
       live: true,
     });
