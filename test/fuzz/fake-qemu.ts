@@ -1,18 +1,19 @@
 import { appendFileSync, fstatSync, openSync } from 'node:fs';
-import { createServer, type Socket } from 'node:net';
+import { createConnection, createServer, type Socket } from 'node:net';
 import { createInterface } from 'node:readline';
 import { mapShared } from '@ballast/shared/memory';
 
 /**
- * A process that stands in for a QEMU with `-incoming defer`: it maps memory files as QEMU does, and answers on a monitor
- * as QEMU 7.2 was seen to. Real enough for thousands of moves; what QEMU itself does is tested with QEMU.
+ * A process that stands in for a QEMU, one with `-incoming defer` or one whose guest runs and writes memory: it maps memory
+ * files as QEMU does, and answers on a monitor as QEMU 7.2 was seen to. Real enough for thousands of moves; what QEMU itself
+ * does is tested with QEMU.
  *
- *     fake-qemu.js MONITOR LOG FAULT FILE…
+ *     fake-qemu.js MONITOR LOG inmigrate|running FAULT FILE…
  *
  * LOG gets a line for each thing that happens to the guest. FAULT is "COMMAND:HOW": refuse, die, hang-up or nonsense when
  * this command comes; or "none".
  */
-const [monitor = '', log = '', fault = 'none', ...files] = process.argv.slice(2);
+const [monitor = '', log = '', role = 'inmigrate', fault = 'none', ...files] = process.argv.slice(2);
 const [faultyCommand, how] = fault.split(':');
 const memory = files.map((path) => {
   const fd = openSync(path, 'r+');
@@ -22,8 +23,17 @@ const memory = files.map((path) => {
 
 /** How a stream of device state must end to be taken. */
 const STATE_END = 'end of state';
-let status = 'inmigrate';
+let status = role;
 let migration = 'none';
+let bandwidth = 128 << 20;
+const capabilities = new Map(['x-ignore-shared', 'late-block-activate', 'multifd'].map((name) => [name, false]));
+let writes = 0;
+
+/** A guest that runs writes memory. */
+function runOn(): void {
+  const { bytes } = memory[writes % memory.length] ?? {};
+  bytes?.writeUInt32LE(++writes, (writes * 7919 * 4096) % bytes.length);
+}
 
 function note(line: string): void {
   appendFileSync(log, `${line}\n`);
@@ -47,11 +57,23 @@ function takeStateAt(path: string): void {
   server.listen(path);
 }
 
+function giveStateAt(path: string): void {
+  migration = 'active';
+  const socket = createConnection(path, () => socket.end(Buffer.from(`some state, and the ${STATE_END}`)));
+  socket.on('error', () => undefined);
+  socket.on('close', (hadError) => {
+    migration = hadError ? 'failed' : 'completed';
+    if (!hadError) status = 'postmigrate';
+  });
+  socket.resume();
+}
+
 const hex = (bytes: number): string => `0x${bytes.toString(16).padStart(16, '0')}`;
 
 function answer(command: string, args: Readonly<Record<string, unknown>>): unknown {
   switch (command) {
     case 'query-status':
+      if (status === 'running') runOn();
       return { status, running: status === 'running' };
     case 'query-migrate':
       return migration === 'none' ? {} : { status: migration };
@@ -66,7 +88,29 @@ function answer(command: string, args: Readonly<Record<string, unknown>>): unkno
     case 'qom-get':
       return memory[Number(String(args['path']).replace('/objects/mem', ''))]?.path;
     case 'query-migrate-capabilities':
-      return ['x-ignore-shared', 'late-block-activate', 'multifd'].map((capability) => ({ capability, state: false }));
+      return [...capabilities].map(([capability, state]) => ({ capability, state }));
+    case 'migrate-set-capabilities':
+      for (const { capability, state } of args['capabilities'] as { capability: string; state: boolean }[])
+        capabilities.set(capability, state);
+      note(`set ${[...capabilities.values()].filter((state) => state).length}`);
+      return {};
+    case 'query-migrate-parameters':
+      return { 'max-bandwidth': bandwidth };
+    case 'migrate-set-parameters':
+      bandwidth = Number(args['max-bandwidth']);
+      return {};
+    case 'qom-list':
+      return [];
+    case 'migrate':
+      note('migrate');
+      giveStateAt(String(args['uri']).replace('unix:', ''));
+      return {};
+    case 'stop':
+      if (status === 'running') {
+        status = 'paused';
+        note('stop');
+      }
+      return {};
     case 'migrate-incoming':
       note('migrate-incoming');
       takeStateAt(String(args['uri']).replace('unix:', ''));

@@ -30,3 +30,8 @@ fuzzTest(
   'live-receiver',
   60,
 );
+fuzzTest(
+  'whatever a live receiver says, a guest goes on at the source unless it was committed, and then only on its word',
+  'live-sender',
+  30,
+);

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { fuzzDecoder } from './decoder-part.js';
 import { heldResources, heldSince } from './held-resources.js';
 import { fuzzLiveReceiver } from './live-part.js';
+import { fuzzLiveSender } from './live-sender-part.js';
 import { Finding, Watch, within } from './oracle.js';
 import { Random } from './random.js';
 import { fuzzReceiver, fuzzReceiverChannels } from './receiver-part.js';
@@ -16,6 +17,7 @@ export const PARTS = [
   'receiver-channels',
   'sender-channels',
   'live-receiver',
+  'live-sender',
 ] as const;
 export type Part = (typeof PARTS)[number];
 
@@ -51,6 +53,7 @@ const RUNS: Readonly<Record<Part, Run>> = {
   'receiver-channels': fuzzReceiverChannels,
   'sender-channels': fuzzSenderChannels,
   'live-receiver': fuzzLiveReceiver,
+  'live-sender': fuzzLiveSender,
 };
 /** Cases at once: most of the time of a session is spent waiting; that of channels in starting threads, too. */
 const AT_ONCE: Readonly<Record<Part, number>> = {
@@ -60,6 +63,7 @@ const AT_ONCE: Readonly<Record<Part, number>> = {
   'receiver-channels': 6,
   'sender-channels': 6,
   'live-receiver': 6,
+  'live-sender': 6,
 };
 /** No session may take longer, whatever the peer does. */
 const SESSION_LIMIT_MS = 60_000;

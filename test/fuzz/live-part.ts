@@ -52,7 +52,7 @@ export async function fuzzLiveReceiver(random: Random, folder: string): Promise<
       ? `${random.pick(['migrate-incoming', 'query-migrate', 'query-status', 'cont', 'quit', 'migrate-set-capabilities'])}:${random.pick(['refuse', 'die', 'hang-up', 'nonsense'])}`
       : 'none';
 
-  const qemu = await startFakeQemu(folder, files, fault);
+  const qemu = await startFakeQemu(folder, files, 'inmigrate', fault);
   const told: Told = { roots: new Set(), committed: false, alwaysRuns: true, heard: new Set() };
   let outcome: string;
   try {
@@ -91,7 +91,7 @@ async function checkGuest({ value, files, log }: End, told: Told, isGone: () => 
     throw new Finding('a QEMU that had begun to take a guest in was left behind');
 }
 
-interface FakeQemu {
+export interface FakeQemu {
   readonly monitor: string;
   readonly logPath: string;
   readonly log: () => string[];
@@ -100,9 +100,14 @@ interface FakeQemu {
   readonly end: () => Promise<void>;
 }
 
-async function startFakeQemu(folder: string, files: readonly string[], fault: string): Promise<FakeQemu> {
+export async function startFakeQemu(
+  folder: string,
+  files: readonly string[],
+  role: 'inmigrate' | 'running',
+  fault: string,
+): Promise<FakeQemu> {
   const [monitor, logPath] = [join(folder, 'qmp'), join(folder, 'log')];
-  const child = spawn(process.execPath, [FAKE_QEMU, monitor, logPath, fault, ...files], {
+  const child = spawn(process.execPath, [FAKE_QEMU, monitor, logPath, role, fault, ...files], {
     stdio: ['pipe', 'pipe', 'inherit'],
   });
   const gone = once(child, 'exit').then(() => true);
@@ -179,7 +184,7 @@ async function converse(
 
 function helloOf(session: Buffer, memory: readonly FakeRegion[]): Message {
   const regions = memory.map((region) => region.length * PAGE);
-  const bytes = { regions, dataBytesAtMost: 0 };
+  const bytes = { regions, dataBytesAtMost: 1 };
   return { kind: 'hello', session, ...bytes, dialect: 'ranges', compress: 'none', channels: 0, live: true };
 }
 

@@ -24,6 +24,7 @@ const CASES: Readonly<Record<Part, number>> = {
   'receiver-channels': 5000,
   'sender-channels': 5000,
   'live-receiver': 5000,
+  'live-sender': 2000,
 };
 
 const { part: only } = values;

@@ -13,6 +13,8 @@ import { encodeFrame, type WireFrame } from './wire-frame.js';
 
 /** One end of a connection that says what it likes, and notes what the other side says. */
 export class Peer {
+  /** Told each message that comes, waited for or not. */
+  onMessage: ((message: ControlMessage) => void) | undefined;
   readonly #socket: Socket;
   #decoder = new FrameDecoder();
   readonly #heard: ControlMessage[] = [];
@@ -147,7 +149,11 @@ export class Peer {
       }
       for (let frame = this.#decoder.shift(); frame !== undefined; frame = this.#decoder.shift()) {
         const { type, count } = frame.header;
-        if (type === FrameType.control) this.#heard.push(decodeControl(frame.payload));
+        if (type === FrameType.control) {
+          const message = decodeControl(frame.payload);
+          this.onMessage?.(message);
+          this.#heard.push(message);
+        }
         if (type === FrameType.holdings && count === 0) this.#spansTold++;
         this.#decoder.recycle(frame);
       }

@@ -167,7 +167,11 @@ function note(frame: WireFrame, root: Buffer, said: Said): void {
   if (payload.includes('published')) said.published = true;
 }
 
-function leavesToResend(random: Random, memory: readonly FakeRegion[], goesWrong: () => boolean): [number, number][] {
+export function leavesToResend(
+  random: Random,
+  memory: readonly FakeRegion[],
+  goesWrong: () => boolean,
+): [number, number][] {
   const count = random.pick([1, 1, 2, 5]);
   return Array.from({ length: count }, (): [number, number] => {
     const region = goesWrong() ? random.pick([0, 63, 64, random.nasty()]) : random.below(memory.length);
@@ -177,7 +181,7 @@ function leavesToResend(random: Random, memory: readonly FakeRegion[], goesWrong
 }
 
 /** How the side of a connection speaks and hears: mostly as it should. */
-interface Manners {
+export interface Manners {
   readonly say: (right: WireFrame) => Promise<void>;
   readonly sayMessage: (message: Message) => Promise<void>;
   readonly hear: (...kinds: string[]) => Promise<ControlMessage | undefined>;
@@ -185,7 +189,7 @@ interface Manners {
 }
 
 /** The receiver's side of a channel: it answers what the sender asks until that has finished. */
-async function answerChannel(
+export async function answerChannel(
   random: Random,
   peer: Peer,
   memory: readonly FakeRegion[],
@@ -210,7 +214,7 @@ async function answerChannel(
 }
 
 /** What a receiver with an older copy tells: right, or with wrong hints and digests, which must cost nothing but bytes. */
-function holdings(random: Random, memory: readonly FakeRegion[], goesWrong: () => boolean): WireFrame[] {
+export function holdings(random: Random, memory: readonly FakeRegion[], goesWrong: () => boolean): WireFrame[] {
   return olderThan(random, memory).flatMap((pages, region) => {
     const all = { first: 0, end: Math.ceil((pages.length * PAGE) / 65536) };
     return holdingsOf(random, pages, region, all, goesWrong);
