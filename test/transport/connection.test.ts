@@ -243,7 +243,7 @@ for (const reads of READS) {
       else reset();
       const { code, message } = await waiting;
       t.is(code, ErrorCode.CONNECTION_LOST);
-      t.regex(message, /the connection to the stranger was lost before the transfer was complete/);
+      t.regex(message, /the connection to the stranger was lost before all was done/);
     });
 
     test(`${reads}: a peer that ${how} is a lost connection for a side that only sends, too`, async (t) => {

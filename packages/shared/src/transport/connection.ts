@@ -537,7 +537,7 @@ export class Connection {
     const silent = this.bytesIn === 0 ? ', without a word; if it uses TLS, so must this side' : '';
     return new BallastError(
       ErrorCode.CONNECTION_LOST,
-      `the connection to ${this.peer} was lost before the transfer was complete (${reason}${silent})`,
+      `the connection to ${this.peer} was lost before all was done (${reason}${silent})`,
       { cause },
     );
   }
