@@ -18,6 +18,8 @@ const USAGE: readonly { args: string[]; says: string }[] = [
     args: ['--count', '2', 'show', 'a', '--count', '3'],
     says: '--count was given before show and behind it, where only one could count; give it behind show only',
   },
+  { args: ['show', ''], says: 'the name of a file is empty; look for a variable that is not set' },
+  { args: ['--word', '', 'count'], says: 'what --word says is empty; look for a variable that is not set' },
   { args: ['show'], says: "missing required argument 'FILE'; see sample show --help" },
   {
     args: ['show', 'a', 'b'],

@@ -17,6 +17,7 @@ process.exitCode = await runProgram('sample', process.argv.slice(2), (program, b
     .addOption(new Option('--colour <NAME>', 'a choice').choices(['red', 'green', 'blue']))
     .option('--timeout <SECONDS>', 'a time', (text: string) => parseSeconds(text), 30)
     .option('--count <N>', 'how often', wholeNumber, 1)
+    .option('--word <WORD>', 'a text')
     .action(
       bind<SampleOptions>(async ({ count }, { args: [what], signal, output }) => {
         switch (what) {

@@ -131,6 +131,11 @@ test('rates are bits where they say so and bytes otherwise, with or without "/s"
   for (const [text, bytesPerSecond] of cases) t.is(parseRate(text, 1), bytesPerSecond, text);
 });
 
+test('a rate that is too small is refused with the least in a unit that shows it', (t) => {
+  t.throws(() => parseRate('0B', 1), { message: /expected 1 B or more/ });
+  t.throws(() => parseRate('0B', 125_000), { message: /expected 1,000 kbit or more/ });
+});
+
 test('a rate whose unit is missing or could be bits as well as bytes is refused with what was expected', (t) => {
   for (const text of [
     '',

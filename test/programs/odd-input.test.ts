@@ -9,7 +9,15 @@ import { connect as connectTls } from 'node:tls';
 import test from 'ava';
 import { temporaryFolder } from '../support/folder.js';
 import { Fill, PAGE, firstWrongPage, writeMemoryFile, type Layout } from '../support/memory-file.js';
-import { Program, eventsIn, failedClearly, receiverProgram, runReceiver, runSender } from '../support/programs.js';
+import {
+  Program,
+  eventsIn,
+  failedClearly,
+  receiverProgram,
+  runReceiver,
+  runSender,
+  type ProgramEnd,
+} from '../support/programs.js';
 import { testUnless } from '../support/mounts.js';
 
 const run = promisify(execFile);
@@ -388,3 +396,18 @@ for (const { what, args } of [
     failedClearly(t, await runSender(t, args(source, pipe)), 1, /pipe\.json cannot be written \(ENXIO\): nobody reads/);
   });
 }
+
+test('a report that cannot be written where it should be is refused before anything is sent', async (t) => {
+  const folder = await temporaryFolder(t);
+  const source = join(folder, 'guest.mem');
+  writeMemoryFile(source, SMALL);
+  const send = async (report: string): Promise<ProgramEnd> =>
+    runSender(t, [source, '--to', NOWHERE, '--report', report]);
+  failedClearly(
+    t,
+    await send(join(folder, 'missing', 'r.json')),
+    1,
+    /the folder .*missing of --report .* cannot be found/,
+  );
+  failedClearly(t, await send(folder), 1, /--report .* is a directory; expected the name of a file to write/);
+});

@@ -1,4 +1,4 @@
-import { readFile } from 'node:fs/promises';
+import { readFile, symlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isAvailable } from '@ballast/shared/compression';
 import test from 'ava';
@@ -142,12 +142,13 @@ test('a trial whose receiver goes away reports what it has, says what is missing
 
 test('a report that cannot be written costs neither the others nor the event', async (t) => {
   const scene = await trialScene(t);
-  const [lost, written] = [join(scene.folder, 'nowhere', 'a.json'), join(scene.folder, 'b.json')];
+  const [lost, written] = [join(scene.folder, 'full.json'), join(scene.folder, 'b.json')];
+  await symlink('/dev/full', lost);
   const { end, report } = await runTrialProgram(t, scene, [
     ...['--runs', '1', '--strategies', 'bitmap'],
     ...['--report', lost, '--report', written],
   ]);
-  failedClearly(t, end, 1, /nowhere\/a\.json cannot be written \(ENOENT\)/);
+  failedClearly(t, end, 1, /full\.json cannot be written \(ENOSPC\)/);
   t.true(report.complete);
   t.deepEqual({ event: 'trial-done', ...(JSON.parse(await readFile(written, 'utf8')) as object) }, { ...report });
   t.is(eventsIn(end.stdout).at(-1)?.event, 'error');

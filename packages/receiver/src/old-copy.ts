@@ -1,5 +1,5 @@
 import { closeSync, constants, fstatSync, openSync } from 'node:fs';
-import { BallastError, ErrorCode, systemCode } from '@ballast/shared/errors';
+import { BallastError, ErrorCode, systemCode, systemReason } from '@ballast/shared/errors';
 import { PAGE_SIZE, type Extent } from '@ballast/shared/memory';
 import { dataStartOf, nextDataOf, readFully, type ReadableRegion } from './destination/region-store.js';
 
@@ -33,11 +33,9 @@ export class OldCopy implements ReadableRegion {
           `${path} does not exist; --reuse expects an older copy of the memory`,
           { cause: error },
         );
-      throw new BallastError(
-        ErrorCode.READ,
-        `${path} cannot be opened for reading (${code ?? 'unknown error'}); check its permissions`,
-        { cause: error },
-      );
+      throw new BallastError(ErrorCode.READ, `${path} cannot be opened for reading ${systemReason(error)}`, {
+        cause: error,
+      });
     }
     const stat = fstatSync(fd);
     if (stat.isFile()) return new OldCopy(fd, path, stat.size - (stat.size % PAGE_SIZE));

@@ -10,6 +10,7 @@ import {
 import type { LiveResult, MoveForecast } from '@ballast/shared/events';
 import { formatAddress } from '@ballast/shared/transport';
 import { forecastMove, moveGuest } from '../live/move-guest.js';
+import { checkWrittenFile } from './written-file.js';
 import { channelsOption, showEvent, tlsOptions, writeReport, type SendCliOptions } from './send.js';
 
 /** `ballast-send --qmp SOCKET --to HOST:PORT` */
@@ -37,6 +38,7 @@ export async function runMove(
     return;
   }
   if (to === undefined) throw usage('it is not said where to; add --to HOST:PORT of the waiting ballast-receive');
+  if (report !== undefined) checkWrittenFile('--report', report, []);
   const result = await moveGuest({
     qmp,
     to,

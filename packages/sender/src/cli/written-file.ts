@@ -1,15 +1,28 @@
 import { closeSync, constants, openSync, statSync, writeFileSync, type BigIntStats } from 'node:fs';
+import { dirname } from 'node:path';
 import { BallastError, ErrorCode } from '@ballast/shared/errors';
 
 /**
- * Refuses, before any work is done, a file to write that is one of the memory files, by whichever name: it would be
- * replaced by what was found out about it.
+ * Refuses, before any work is done, a file to write that cannot be one, or that is one of the memory files, by whichever
+ * name: it would be replaced by what was found out about it.
  * @param option that names the file to write
- * @throws BallastError USAGE
+ * @throws BallastError USAGE; NOT_FOUND where its folder is missing, BAD_FILE where it is a folder itself
  */
 export function checkWrittenFile(option: string, path: string, files: readonly string[]): void {
   const written = look(path);
-  if (written === undefined) return;
+  if (written === undefined) {
+    const folder = dirname(path);
+    if (look(folder) !== undefined) return;
+    throw new BallastError(
+      ErrorCode.NOT_FOUND,
+      `the folder ${folder} of ${option} ${path} cannot be found; create it, or choose another`,
+    );
+  }
+  if (written.isDirectory())
+    throw new BallastError(
+      ErrorCode.BAD_FILE,
+      `${option} ${path} is a directory; expected the name of a file to write`,
+    );
   for (const file of files) {
     const memory = look(file);
     if (memory?.ino === written.ino && memory.dev === written.dev) {

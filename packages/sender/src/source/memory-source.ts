@@ -143,13 +143,9 @@ function openForReading(path: string): number {
     if (code === 'ENOENT') {
       throw new BallastError(ErrorCode.NOT_FOUND, `${path} does not exist; expected a memory file`, { cause: error });
     }
-    throw new BallastError(
-      ErrorCode.READ,
-      `${path} cannot be opened for reading (${code ?? 'unknown error'}); check its permissions`,
-      {
-        cause: error,
-      },
-    );
+    throw new BallastError(ErrorCode.READ, `${path} cannot be opened for reading ${systemReason(error)}`, {
+      cause: error,
+    });
   }
 }
 

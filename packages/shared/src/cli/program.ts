@@ -132,6 +132,7 @@ class Shell {
     if (!(command instanceof Command)) throw new TypeError('commander passes the command last');
     refuseStray(command);
     refuseTwice(command);
+    refuseEmpty(command);
     const options = optionsOf(command) as Options;
     this.#output = this.#createOutput(options);
     const interruption = new Interruption({
@@ -232,6 +233,19 @@ function refuseTwice(command: Command): void {
       ErrorCode.USAGE,
       `${twice.long ?? twice.flags} was given before ${command.name()} and behind it, where only one could count; give it behind ${command.name()} only`,
     );
+  }
+}
+
+/** @throws BallastError USAGE for an empty text, which is what becomes of a shell's variable that is not set */
+function refuseEmpty(command: Command): void {
+  const empty = (what: string): BallastError =>
+    new BallastError(ErrorCode.USAGE, `${what} is empty; look for a variable that is not set`);
+  if (command.args.includes('')) throw empty('the name of a file');
+  for (let at: Command | null = command; at !== null; at = at.parent) {
+    for (const option of at.options) {
+      const value: unknown = at.getOptionValue(option.attributeName());
+      if ([value].flat().includes('')) throw empty(`what ${option.long ?? option.flags} says`);
+    }
   }
 }
 

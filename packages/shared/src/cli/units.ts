@@ -173,7 +173,7 @@ export function parseRate(text: string, least: number): number {
     throw new BallastError(ErrorCode.USAGE, `'${text}' is more than any link carries; expected unlimited, or less`);
   throw new BallastError(
     ErrorCode.USAGE,
-    `'${text}' is out of range; expected ${formatCount((least * 8) / 1000)} kbit or more, or unlimited`,
+    `'${text}' is out of range; expected ${least < 125 ? `${formatCount(least)} B` : `${formatCount((least * 8) / 1000)} kbit`} or more, or unlimited`,
   );
 }
 
