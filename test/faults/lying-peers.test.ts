@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { connect, createServer, type Socket } from 'node:net';
 import test, { type ExecutionContext } from 'ava';
 import type { ReceiveOptions } from '@ballast/receiver';
@@ -514,6 +514,27 @@ test('a sender that commits before anything was verified is given up', async (t)
   });
   t.is(codeOf(ended), 'E_PROTOCOL', messageOf(ended));
   t.false(existsSync(copy));
+});
+
+test('a sender that fails leaves what another had sent before', async (t) => {
+  const { copy } = await scene(t, [{ fill: Fill.hole, pages: 1024 }], 1);
+  const waiting = await listen(t, { files: [copy], timeoutMs: 10_000 });
+  const call = async (): Promise<Connection> => {
+    const connection = peerOf(t, connect(waiting.address));
+    const terms = { compress: 'none', dialect: Dialect.ranges, channels: 0, live: false } as const;
+    const [session, regions] = [randomBytes(SESSION_SIZE), [LEAVES * LEAF]];
+    await connection.sendControl({ kind: 'hello', session, regions, dataBytesAtMost: LEAVES * LEAF, ...terms });
+    await connection.expect('welcome');
+    return connection;
+  };
+  const lost = await call();
+  await sendLeavesOf(lost, leavesFrom(0, 16));
+  await lost.close();
+  const liar = await call();
+  await liar.sendControl({ kind: 'commit' });
+  const ended = await orBallastError(waiting.result);
+  t.is(codeOf(ended), 'E_PROTOCOL', messageOf(ended));
+  t.deepEqual(readFileSync(`${copy}.partial`).subarray(0, 16 * LEAF), CONTENTS.subarray(0, 16 * LEAF));
 });
 
 /** Does all that a sender does until the files are published, and then says nothing more but heartbeats. */

@@ -118,7 +118,8 @@ async function receiveOne(listener: Listener, options: ReceiveOptions, guest?: I
     );
   } catch (error) {
     const reason = BallastError.from(error);
-    const left = session.close(leavesSomething(reason) ? Outcome.interrupted : Outcome.failed);
+    const isKept = leavesSomething(reason) || session.hadOtherSender;
+    const left = session.close(isKept ? Outcome.interrupted : Outcome.failed);
     if (left === undefined) throw reason;
     throw new BallastError(reason.code, `${reason.message}; ${left}`, { cause: reason });
   }

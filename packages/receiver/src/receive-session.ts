@@ -44,6 +44,9 @@ export class ReceiveSession {
   #destination: Destination | undefined;
   /** Whether something of the destination was written on a connection before. */
   #began = false;
+  /** Who wrote it first. */
+  #firstSender: Uint8Array | undefined;
+  #hadOtherSender = false;
   #published: Buffer | undefined;
   /** Whether nothing of a memory came on the connection at hand, from a sender that may not have meant to send any. */
   #wasOnlyAsked = false;
@@ -68,6 +71,11 @@ export class ReceiveSession {
   /** Whether no other connection can go on from here: the waiting guest had begun to take a guest in. */
   get isSpoiled(): boolean {
     return this.#guest?.isPrepared === true;
+  }
+
+  /** Whether what is here was begun by another sender than the last one, who must not take it from him by failing. */
+  get hadOtherSender(): boolean {
+    return this.#hadOtherSender;
   }
 
   /** Whether the last connection brought nothing but a question about another move. */
@@ -214,6 +222,8 @@ export class ReceiveSession {
       (store, index) => new ReceivedRegion(index, store, destination.readsBack, bases[index], stopwatch),
     );
     this.#began = destination.readsBack;
+    this.#firstSender ??= hello.session;
+    this.#hadOtherSender = Buffer.compare(this.#firstSender, hello.session) !== 0;
     const takes = hello.offers?.filter(isAvailable) ?? [];
     const compressions = [hello.compress, ...takes];
     const channels = this.#hasNoRoom ? 0 : channelsGranted(hello.channels, this.#memoryBytes(regions));
