@@ -34,14 +34,13 @@ export function settingLabel(setting: Setting, all: readonly Setting[]): string 
   ].join(', ');
 }
 
-/** "bitmap", "bitmap at 1 Gbit/s", "bitmap at 1 Gbit/s, 2 channels": what is not usual for a trial. */
+/** "bitmap", "bitmap at 1 Gbit/s", "bitmap, 2 channels": what is not usual for a trial. */
 export function cellLabel(cell: TrialCell): string {
-  const words = [
-    ...(cell.bandwidth === null ? [] : [formatBandwidth(cell.bandwidth)]),
+  return [
+    cell.bandwidth === null ? cell.strategy : `${cell.strategy} at ${formatBandwidth(cell.bandwidth)}`,
     ...(cell.channels === 1 ? [] : [formatChannels(cell.channels)]),
     ...(cell.compress === 'none' ? [] : [formatCompress(cell.compress)]),
-  ];
-  return words.length === 0 ? cell.strategy : `${cell.strategy} at ${words.join(', ')}`;
+  ].join(', ');
 }
 
 /** A bandwidth as networks are measured, decimal bits: "1 Gbit/s". @param bytesPerSecond null for no limit */
