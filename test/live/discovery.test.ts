@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdir, mkdtemp, rename, rm, truncate, writeFile } from 'node:fs/promises';
+import { link, mkdir, mkdtemp, rename, rm, truncate, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { createInterface } from 'node:readline';
 import { tmpdir } from 'node:os';
@@ -110,6 +110,18 @@ test('a memory file whose name QEMU has deleted is reached through its process',
   const [memory] = (await bench.forecast(monitor))['memory'] as { path: string; bytes: number }[];
   t.regex(memory?.path ?? '', /^\/proc\/\d+\/map_files\//);
   t.is(memory?.bytes, 64 * MIB);
+});
+
+test("a report that would be written over the guest's memory is refused before anything is sent", async (t) => {
+  const bench = await Bench.open(t);
+  const monitor = await bench.qemu(1, ...bench.backend('mem'));
+  const alias = join(bench.folder, 'report.json');
+  await link(join(bench.folder, 'mem'), alias);
+  // Nobody listens there.
+  const sender = bench.program(SENDER, '--qmp', monitor, '--to', '127.0.0.1:1', '--report', alias);
+  const { status, error } = await sender.ended();
+  t.is(status, 2);
+  t.regex(String(error?.['message']), /report\.json is the memory file itself/);
 });
 
 test('memory that is private to QEMU is refused', async (t) => {

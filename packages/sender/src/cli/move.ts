@@ -38,7 +38,10 @@ export async function runMove(
     return;
   }
   if (to === undefined) throw usage('it is not said where to; add --to HOST:PORT of the waiting ballast-receive');
-  if (report !== undefined) checkWrittenFile('--report', report, []);
+  const checkReport = (memory: readonly string[]): void => {
+    if (report !== undefined) checkWrittenFile('--report', report, memory);
+  };
+  checkReport([]);
   const result = await moveGuest({
     qmp,
     to,
@@ -54,6 +57,7 @@ export async function runMove(
     ...(sourceAfter === undefined ? {} : { sourceAfter }),
     ...(record === undefined ? {} : { record }),
     signal,
+    onMemoryFound: checkReport,
     onEvent: (event) => {
       showEvent(output, event);
     },

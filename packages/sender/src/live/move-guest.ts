@@ -72,6 +72,8 @@ export interface MoveOptions {
   /** Milliseconds for which a connection that breaks before the guest is stopped is tried again. Default: 60 s. */
   readonly retryMs?: number;
   readonly signal?: AbortSignal;
+  /** Told the guest's memory files before anyone is called; what it throws ends the move. */
+  readonly onMemoryFound?: (files: readonly string[]) => void;
   readonly onEvent?: (event: SendEvent) => void;
 }
 
@@ -108,7 +110,9 @@ export async function moveGuest(options: MoveOptions): Promise<LiveResult> {
   try {
     // Whoever had the monitor before may have left one.
     refuseUnfinished(record, options.qmp);
-    const source = MemorySource.open(guest.memory.files.map(({ path }) => path));
+    const files = guest.memory.files.map(({ path }) => path);
+    options.onMemoryFound?.(files);
+    const source = MemorySource.open(files);
     const digester = new LeafDigester(source, options.threads ?? DEFAULT_THREADS);
     try {
       claim(source, options.qmp);
