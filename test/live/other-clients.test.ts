@@ -1,10 +1,12 @@
 import { readFileSync } from 'node:fs';
+import { readdir, readlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { ExecutionContext } from 'ava';
 import { Proxy, doAt } from '../faults/proxy.js';
 import { guestTest } from '../qemu/guest-test.js';
 import { QmpClient } from '../qemu/qmp.js';
+import { poll } from '../qemu/wait.js';
 import { QmpProxy, type QmpFault } from './qmp-proxy.js';
 import { Scene, allocatedBytes } from './scene.js';
 
@@ -149,6 +151,14 @@ test('recover touches no other guest than the one of its record', async (t, imag
   await scene.assertRunsHere(t);
 });
 
+/** A socket that a program has opened besides its standard streams. */
+async function socketOf(pid: number): Promise<string | undefined> {
+  const folder = `/proc/${pid}/fd`;
+  const opened = (await readdir(folder)).filter((fd) => Number(fd) > 2);
+  const links = await Promise.all(opened.map(async (fd) => readlink(join(folder, fd)).catch(() => '')));
+  return links.find((target) => target.startsWith('socket:'));
+}
+
 test('recover that waits for a monitor which somebody else holds can be interrupted', async (t, image) => {
   t.timeout(120_000);
   const scene = await Scene.start(t, image);
@@ -156,7 +166,7 @@ test('recover that waits for a monitor which somebody else holds can be interrup
   const holder = await QmpClient.connect(scene.source.programQmpPath);
   const args = ['recover', '--qmp', scene.source.programQmpPath, '--record', record];
   const waiting = scene.ballastSend(...args);
-  await sleep(1500);
+  await poll('a connection to the monitor', 20_000, async () => socketOf(Number(waiting.pid)));
   const began = performance.now();
   waiting.kill('SIGINT');
   t.is((await waiting.ended()).status, 130);
