@@ -159,15 +159,16 @@ test.serial(
 );
 
 test.serial('connections on which no page is sent are made again, too, however long each of them stood', async (t) => {
-  const layout: Layout = [{ fill: Fill.hole, pages: 192 * 256 }];
+  const layout: Layout = [{ fill: Fill.hole, pages: 384 * 256 }];
   const { source, copy } = await scene(t, layout);
   let retries = 0;
   const { sent } = await transfer({
     from: [source],
     to: [copy],
     via: async (receiver) => {
-      // The second takes longer than there is time to try again, and gets further than the first.
-      const cuts = [cutAfter(30_000), cutAfter(280_000)];
+      // The second takes longer than there is time to try again, and gets further than the first, whatever that one had
+      // sent beyond its cut.
+      const cuts = [cutAfter(30_000), cutAfter(750_000)];
       const proxy = await Proxy.open(t, receiver, (n) => ({ toReceiver: cuts.slice(n, n + 1) }));
       return proxy.address;
     },
@@ -181,7 +182,7 @@ test.serial('connections on which no page is sent are made again, too, however l
     },
   });
   t.is(retries, 2);
-  t.is(sent.zeroBytes, 192 * MIB);
+  t.is(sent.zeroBytes, 384 * MIB);
 });
 
 test.serial(
