@@ -258,6 +258,22 @@ for (const reads of READS) {
     });
   }
 
+  test(`${reads}: a peer that is to close, and says more instead, is at fault; one that closes is not`, async (t) => {
+    const flood = Array.from({ length: 50 }, () => ({ kind: 'commit' }) as const);
+    for (const said of [flood, []]) {
+      const { connection, stranger } = await openWithStranger(t, reads);
+      stranger.write(greeting(...said));
+      if (said.length === 0) {
+        stranger.end();
+        // Long enough for its end and the socket's to be there before anyone asks.
+        await pause(200);
+      }
+      const closed = connection.closedByPeer();
+      if (said.length === 0) await t.notThrowsAsync(closed);
+      else t.is((await failureOf(closed)).code, ErrorCode.PROTOCOL);
+    }
+  });
+
   test(`${reads}: a peer that closes without a word may have wanted TLS`, async (t) => {
     const { connection, stranger } = await openWithStranger(t, reads);
     stranger.end();

@@ -116,6 +116,7 @@ export class Connection {
   #suspectedSilence = false;
 
   #failure: BallastError | undefined;
+  /** Whether the peer has closed, and nothing had failed before. */
   #ended = false;
   #discarding = false;
   #inbox: Incoming[] = [];
@@ -145,7 +146,7 @@ export class Connection {
       this.fail(this.#lost(error));
     });
     socket.on('end', () => {
-      this.#ended = true;
+      this.#ended = this.#failure === undefined;
       this.#wakeReader?.();
     });
     this.#closed = new Promise((resolve) => {
@@ -277,22 +278,9 @@ export class Connection {
    * @throws the connection's failure; CONNECTION_LOST when the peer has closed
    */
   async next(): Promise<Incoming> {
-    if (this.#lent !== undefined) {
-      this.#decoder.recycle(this.#lent);
-      this.#lent = undefined;
-    }
-    for (;;) {
-      const incoming = this.#inbox.shift();
-      this.#pushStalled();
-      if (this.wantsBytes && !this.#socket.destroyed) this.#socket.resume();
-      if (incoming !== undefined) {
-        this.#lent = incoming.frame;
-        return incoming;
-      }
-      if (this.#failure !== undefined) throw this.#failure;
-      if (this.#ended) throw this.fail(this.#lost());
-      await this.#woken();
-    }
+    const incoming = await this.#nextBeforeEnd();
+    if (incoming === undefined) throw this.fail(this.#lost());
+    return incoming;
   }
 
   /**
@@ -326,27 +314,22 @@ export class Connection {
    * @throws BallastError what the peer said when it refused or aborted; PROTOCOL when it said anything else
    */
   async expect<K extends ControlKind>(...kinds: readonly K[]): Promise<ControlOf<K>> {
-    const { control, frame } = await this.next();
+    const incoming = await this.next();
+    const { control } = incoming;
     const isExpected = (message: ControlMessage): message is ControlOf<K> =>
       (kinds as readonly string[]).includes(message.kind);
     if (control !== undefined && isExpected(control)) return control;
-    const got = control === undefined ? `a frame of type ${frame.header.type}` : `'${control.kind}'`;
-    throw new BallastError(
-      ErrorCode.PROTOCOL,
-      `${this.peer} sent ${got} where ${kinds.map((kind) => `'${kind}'`).join(' or ')} was expected`,
-    );
+    throw this.#unexpected(incoming, kinds.map((kind) => `'${kind}'`).join(' or '));
   }
 
   /**
-   * Waits until the peer, which says nothing more, has closed: it does so once it has read all. A side that closes before
-   * makes its kernel refuse the peer's next heartbeat, and the peer loses what it has not read yet.
-   * @throws the connection's failure
+   * Waits until the peer, which is to say nothing more, has closed: it does so once it has read all. A side that closes
+   * before makes its kernel refuse the peer's next heartbeat, and the peer loses what it has not read yet.
+   * @throws the connection's failure; PROTOCOL when the peer says anything else
    */
   async closedByPeer(): Promise<void> {
-    while (!this.#ended) {
-      if (this.#failure !== undefined) throw this.#failure;
-      await this.#woken();
-    }
+    const incoming = await this.#nextBeforeEnd();
+    if (incoming !== undefined) throw this.#unexpected(incoming, 'nothing more');
   }
 
   /** Resolves with the failure, once there is one: for who waits for something else meanwhile. */
@@ -387,6 +370,32 @@ export class Connection {
       });
     }
     await this.close();
+  }
+
+  #unexpected({ control, frame }: Incoming, expected: string): BallastError {
+    const got = control === undefined ? `a frame of type ${frame.header.type}` : `'${control.kind}'`;
+    return new BallastError(ErrorCode.PROTOCOL, `${this.peer} sent ${got} where ${expected} was expected`);
+  }
+
+  /** As `next`; undefined when the peer has closed. */
+  async #nextBeforeEnd(): Promise<Incoming | undefined> {
+    if (this.#lent !== undefined) {
+      this.#decoder.recycle(this.#lent);
+      this.#lent = undefined;
+    }
+    for (;;) {
+      const incoming = this.#inbox.shift();
+      this.#pushStalled();
+      if (this.wantsBytes && !this.#socket.destroyed) this.#socket.resume();
+      if (incoming !== undefined) {
+        this.#lent = incoming.frame;
+        return incoming;
+      }
+      // What failed afterwards, the closed socket at the latest, takes nothing back.
+      if (this.#ended) return undefined;
+      if (this.#failure !== undefined) throw this.#failure;
+      await this.#woken();
+    }
   }
 
   /** Resolves when there may be something to read. */
