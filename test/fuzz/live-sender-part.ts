@@ -1,6 +1,4 @@
-import { once } from 'node:events';
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { moveGuest } from '@ballast/sender';
 import { ErrorCode } from '@ballast/shared/errors';
@@ -8,7 +6,7 @@ import type { ControlMessage } from '@ballast/shared/protocol';
 import { bytesOf, fakeMemory, regionOf, rootOf, type FakeRegion } from './fake-memory.js';
 import { startFakeQemu, type FakeQemu } from './live-part.js';
 import { Finding, checkError } from './oracle.js';
-import { Peer } from './peer.js';
+import { listenAsPeers, type Peer } from './peer.js';
 import { Random } from './random.js';
 import { answerChannel, holdings, leavesToResend } from './sender-part.js';
 import { controlFrame, type WireFrame } from './wire-frame.js';
@@ -57,19 +55,7 @@ export async function fuzzLiveSender(random: Random, folder: string): Promise<st
   };
   const record = join(folder, 'record');
   const qemu = await startFakeQemu(folder, files, 'running', fault);
-  const peers = new Set<Promise<void>>();
-  const server = createServer((socket) => {
-    const peer = new Peer(socket);
-    const work = answer(random, peer, { memory, files, mischief, channels }, said).finally(() => {
-      peer.destroy();
-      peers.delete(work);
-    });
-    peers.add(work);
-  });
-  server.listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const address = server.address();
-  if (address === null || typeof address === 'string') throw new Error('no address');
+  const peers = await listenAsPeers((peer) => answer(random, peer, { memory, files, mischief, channels }, said));
 
   const interruption = new AbortController();
   const timer =
@@ -83,9 +69,9 @@ export async function fuzzLiveSender(random: Random, folder: string): Promise<st
     try {
       await moveGuest({
         qmp: qemu.monitor,
-        to: { host: '127.0.0.1', port: address.port },
+        to: { host: '127.0.0.1', port: peers.port },
         record,
-        channels: channels === 1 ? 1 : channels,
+        channels,
         threads: 1,
         maxRounds: random.pick([1, 3, 6]),
         downtimeLimitMs: random.pick([1, 300]),
@@ -100,12 +86,11 @@ export async function fuzzLiveSender(random: Random, folder: string): Promise<st
       if (mischief === 0) throw new Finding('a right dialogue was refused', { cause: error });
     }
     clearTimeout(timer);
-    server.close();
-    await Promise.all(peers);
+    await peers.close();
     checkGuest({ outcome, fault, hasRecord: existsSync(record) }, said, qemu);
   } finally {
     clearTimeout(timer);
-    server.close();
+    await peers.close();
     await qemu.end();
   }
   rmSync(folder, { recursive: true });

@@ -1,4 +1,5 @@
-import { connect, type Socket } from 'node:net';
+import { once } from 'node:events';
+import { connect, createServer, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import {
   FrameDecoder,
@@ -160,4 +161,35 @@ export class Peer {
     }
     this.#wake();
   }
+}
+
+/** Fake peers on a free port of loopback, one for each connection. */
+export interface Peers {
+  readonly port: number;
+  /** Takes no more connections, and waits until those that there are have ended. */
+  close(): Promise<void>;
+}
+
+/** @param answer does all that one of them does; its connection ends with it */
+export async function listenAsPeers(answer: (peer: Peer) => Promise<void>): Promise<Peers> {
+  const answers = new Set<Promise<void>>();
+  const server = createServer((socket) => {
+    const peer = new Peer(socket);
+    const work = answer(peer).finally(() => {
+      peer.destroy();
+      answers.delete(work);
+    });
+    answers.add(work);
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const address = server.address();
+  if (address === null || typeof address === 'string') throw new Error('no address');
+  return {
+    port: address.port,
+    close: async () => {
+      server.close();
+      await Promise.all(answers);
+    },
+  };
 }

@@ -1,13 +1,11 @@
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { once } from 'node:events';
-import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { sendMemory } from '@ballast/sender';
 import { pageHints } from '@ballast/shared/integrity';
 import { HoldingsEncoder, type ControlMessage } from '@ballast/shared/protocol';
 import { PAGE, bytesOf, fakeMemory, leavesOf, olderThan, rootOf, type FakeRegion } from './fake-memory.js';
 import { Finding, checkError } from './oracle.js';
-import { Peer } from './peer.js';
+import { listenAsPeers, type Peer } from './peer.js';
 import { Random } from './random.js';
 import { Type, controlFrame, wireFrame, type WireFrame } from './wire-frame.js';
 import { wrongFrames } from './wrong-frames.js';
@@ -56,25 +54,13 @@ async function senderCase(random: Random, folder: string, channels: number): Pro
   const root = rootOf(memory);
   const said: Said = { verified: false, published: false };
 
-  const peers = new Set<Promise<void>>();
-  const server = createServer((socket) => {
-    const peer = new Peer(socket);
-    const work = answer(random, peer, { memory, root, mischief, channels }, said).finally(() => {
-      peer.destroy();
-      peers.delete(work);
-    });
-    peers.add(work);
-  });
-  server.listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const address = server.address();
-  if (address === null || typeof address === 'string') throw new Error('no address');
+  const peers = await listenAsPeers((peer) => answer(random, peer, { memory, root, mischief, channels }, said));
 
   let outcome: string;
   try {
     const result = await sendMemory({
       files,
-      to: { host: '127.0.0.1', port: address.port },
+      to: { host: '127.0.0.1', port: peers.port },
       strategy: random.pick(['unmodified', 'consult', 'skip', 'bitmap']),
       timeoutMs: mischief === 0 ? RIGHT_TIMEOUT_MS : channels > 0 ? CHANNEL_TIMEOUT_MS : TIMEOUT_MS,
       channels: Math.max(channels, 1),
@@ -88,8 +74,7 @@ async function senderCase(random: Random, folder: string, channels: number): Pro
     outcome = checkError(error).code;
     if (mischief === 0) throw new Finding('a right dialogue was refused', { cause: error });
   } finally {
-    server.close();
-    await Promise.all(peers);
+    await peers.close();
   }
   for (const [n, region] of memory.entries())
     if (!readFileSync(files[n] ?? '').equals(bytesOf(region))) throw new Finding('the source was changed');
